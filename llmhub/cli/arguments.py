@@ -22,7 +22,8 @@ SIM_COMMAND: Final = "sim"
 HELP_FORMATTER: Final = argparse.RawDescriptionHelpFormatter
 REQUEST_FLAGS: Final = ("system", "temperature", "top_p", "max_tokens", "stop", "seed", "unsupported")
 """Options that are request parameters."""
-RUN_FLAGS: Final = ("n", "concurrency", "stream", "budget_usd", "allow_unpriced", "mode", "late", "deadline")
+BATCH_FLAGS: Final = ("mode", "late", "deadline", "batch_tokens", "batch_storage", "batch_role")
+RUN_FLAGS: Final = ("n", "concurrency", "stream", "budget_usd", "allow_unpriced", *BATCH_FLAGS)
 """Options of the execution of a run."""
 FILE_TYPES: Final = ".csv, .jsonl, .ndjson, .parquet, .arrow, .feather or .ipc"
 CACHE_URLS: Final = "a file, sqlite:///..., redis://..."
@@ -244,6 +245,13 @@ def _batch_arguments(parser: CommandParser) -> None:
     )
     batch.add_argument("--late", choices=("wait", "live", "error"), help="rows that a batch did not process (wait)")
     batch.add_argument("--deadline", metavar="TIME", help="when rows of a batch are late: 90m, 6h, 1d")
+    batch.add_argument(
+        "--batch-tokens", type=positive_int, metavar="N", help="estimated prompt tokens of a batch, at most"
+    )
+    batch.add_argument(
+        "--batch-storage", metavar="URL", help="bucket and folder for Bedrock (s3://) and Vertex AI (gs://)"
+    )
+    batch.add_argument("--batch-role", metavar="ARN", help="role by which Bedrock reads and writes the storage")
 
 
 def _embed(parser: CommandParser) -> None:

@@ -101,8 +101,9 @@ class Batch:
         Number of rows.
     created_at
         When it was begun (epoch seconds).
-    storage, role
-        Object storage (``s3://bucket/path``) and the role that may read it, for providers that need them.
+    storage, storage_url, role
+        Object storage (``s3://bucket/path``), the address of its API and the role that may read it, for providers that
+        need them.
     values
         What the steps so far returned; ``id`` is the provider's name of the batch.
     """
@@ -114,6 +115,7 @@ class Batch:
     rows: int = 0
     created_at: float = 0.0
     storage: str = ""
+    storage_url: str = ""
     role: str = ""
     values: Mapping[str, str] = field(default_factory=dict)
 
@@ -126,6 +128,23 @@ class Batch:
     def name(self) -> str:
         """The name given to the batch and its files: prefix and token."""
         return TOKEN_PREFIX + self.token
+
+    @property
+    def bucket(self) -> str:
+        """Name of the bucket in the object storage."""
+        return self.storage.partition("://")[2].partition("/")[0]
+
+    @property
+    def object_name(self) -> str:
+        """Name of the object with the rows, in the bucket."""
+        folder = self.storage.partition("://")[2].partition("/")[2].strip("/")
+        return f"{folder}/{self.name}.jsonl" if folder else f"{self.name}.jsonl"
+
+    @property
+    def storage_uri(self) -> str:
+        """URI of the object with the rows, without its extension: results are put beside it."""
+        scheme = self.storage.partition("://")[0]
+        return f"{scheme}://{self.bucket}/{self.object_name.removesuffix('.jsonl')}"
 
     @property
     def row_path(self) -> str:
@@ -242,6 +261,14 @@ class RowsPage:
     cursor: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class FilesPage:
+    """Names of result files in a folder, and the cursor of the next page; empty at the end."""
+
+    files: tuple[str, ...]
+    cursor: str = ""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BatchWire:
     """The format of a Batch API. Every function returns on arbitrary input.
@@ -266,6 +293,9 @@ class BatchWire:
         Request that cancels a batch.
     results
         Request of one part of the results: a name of ``BatchStatus.files`` and a cursor.
+    list_results, decode_results
+        Request of the names of the files in a folder of ``BatchStatus.files``, and its reply; ``None`` where those are
+        files themselves.
     decode_line
         Decodes one line of a result file; ``None`` where results are whole documents.
     decode_rows
@@ -289,6 +319,8 @@ class BatchWire:
     results: Callable[[Batch, str, str], HttpRequest]
     decode_line: Callable[[bytes], Result[BatchRow, LLMError]] | None = None
     decode_rows: Callable[[bytes], Result[RowsPage, LLMError]] | None = None
+    list_results: Callable[[Batch, str, str], HttpRequest] | None = None
+    decode_results: Callable[[HttpReply], Result[FilesPage, LLMError]] | None = None
     returns_token: bool = True
     keeps_results_of_expired: bool = True
 
@@ -311,6 +343,10 @@ class BatchApi:
         Beginning of the URL of the object storage it needs (``s3://``); empty if it needs none.
     needs_role
         Whether it needs a role that may read the storage.
+    storage_url
+        Address of the API of the object storage, by endpoint.
+    check
+        What an endpoint lacks for batches; ``None`` if nothing.
     """
 
     wire: BatchWire
@@ -319,6 +355,8 @@ class BatchApi:
     limits: BatchLimits | None = None
     needs_storage: str = ""
     needs_role: bool = False
+    storage_url: Callable[[Endpoint], str] | None = None
+    check: Callable[[Endpoint], LLMError | None] = lambda _endpoint: None
 
     @property
     def batch_limits(self) -> BatchLimits:

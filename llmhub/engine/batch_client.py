@@ -151,6 +151,11 @@ class BatchClient:
 
         A file whose download breaks off is read again: rows may come twice.
         """
+        if self.api.wire.list_results is not None:
+            listed = await self._result_files(batch, files)
+            if not is_successful(listed):
+                return Failure(listed.failure())
+            files = listed.unwrap()
         for file in files:
             read = self._read_lines if self.api.wire.decode_line is not None else self._read_documents
 
@@ -161,6 +166,28 @@ class BatchClient:
             if not is_successful(done):
                 return Failure(done.failure())
         return Success(None)
+
+    async def _result_files(self, batch: Batch, folders: Sequence[str]) -> Result[list[str], LLMError]:
+        """Return the names of the files in folders of results."""
+        wire, found = self.api.wire, list[str]()
+        assert wire.list_results is not None  # noqa: S101 - checked by the caller
+        assert wire.decode_results is not None  # noqa: S101 - a format has both
+        for folder in folders:
+            cursor = ""
+            while True:
+                request = wire.list_results(batch, folder, cursor)
+
+                async def send(request: HttpRequest = request) -> Result[HttpReply, LLMError]:
+                    return (await self._send(request)).bind(self._checked)
+
+                page = (await self._repeat(send)).bind(wire.decode_results)
+                if not is_successful(page):
+                    return Failure(page.failure())
+                found += page.unwrap().files
+                cursor = page.unwrap().cursor
+                if not cursor:
+                    break
+        return Success(found)
 
     async def _read_lines(
         self, batch: Batch, file: str, on_rows: Callable[[Callable[[], list[BatchRow]]], Awaitable[None]]

@@ -33,12 +33,11 @@ from llmhub.cache.store import (
     ClaimRequest,
     EndedRequest,
     Entry,
-    LedgerBatch,
     Store,
     StoreError,
     as_store_error,
 )
-from llmhub.core.batch import Batch, BatchRow, BatchStatus, LateReason, custom_id, key_from_custom_id
+from llmhub.core.batch import Batch, BatchLimits, BatchRow, BatchStatus, LateReason, custom_id, key_from_custom_id
 from llmhub.core.budget import BudgetDecision, check_budget, reserve
 from llmhub.core.errors import (
     TRANSIENT,
@@ -182,9 +181,27 @@ def to_batch(record: BatchRecord, target: Target) -> Batch:
         rows=record.rows,
         created_at=record.created_at,
         storage=record.values.get("storage", ""),
+        storage_url=_storage_url(target),
         role=record.values.get("role", ""),
         values=record.values,
     )
+
+
+def _storage_url(target: Target) -> str:
+    api = target.provider.batch
+    return api.storage_url(target.endpoint) if api is not None and api.storage_url is not None else ""
+
+
+def even_rows(rows: int, limits: BatchLimits) -> int | None:
+    """Return the rows of batches of equal size, so that the last one has enough where there is a minimum.
+
+    Examples
+    --------
+    >>> even_rows(50_050, BatchLimits(rows=50_000, size=1, min_rows=100))
+    25025
+    """
+    count = -(-rows // limits.rows)
+    return -(-rows // count) if limits.min_rows > 1 and count > 1 else None
 
 
 def claim_key(token: str) -> bytes:
@@ -481,7 +498,7 @@ class BatchRun:
             target,
             client,
             file=RowFile(client.api.wire.separator),
-            max_rows=self._max_rows.get(target.name),
+            max_rows=self._max_rows.get(target.name) or even_rows(self._spec.size, client.api.batch_limits),
             max_tokens=self._policy.max_tokens,
         )
         self._filling[target.name] = opened
@@ -498,9 +515,29 @@ class BatchRun:
         if not opened.rows:
             self._start(self._discard(opened))
             return
+        if len(opened.rows) < opened.client.api.batch_limits.min_rows:
+            self._start(self._refuse_small(opened))
+            return
         opened.record = opened.record._replace(rows=len(opened.order))
         self._open[opened.record.token] = opened
         self._start(self._attend_new(opened))
+
+    async def _refuse_small(self, opened: _OpenBatch) -> None:
+        """Treat the rows of a batch that has fewer than its provider takes: another batch would not have more."""
+        rows, opened.rows = list(opened.rows.values()), {}
+        await self._discard(opened)
+        for row in rows:
+            self._release(row)
+        if self._policy.late == "live" and not self._is_stopping():
+            await self._send_live(rows)
+            return
+        provider, least = opened.target.provider.name, opened.client.api.batch_limits.min_rows
+        message = (
+            f"a batch of {provider} takes {least:,} rows or more, and there are {len(rows):,}; late='live' sends them "
+            "by themselves"
+        )
+        for row in rows:
+            self._settle(row, Answer(Failure(InvalidRequest(provider=provider, message=message)), attempts=row.sent))
 
     def _start(self, work: Any) -> None:
         self._tasks.add(asyncio.get_running_loop().create_task(work))
@@ -1135,11 +1172,22 @@ class _Collector:
         try:
             if entries:
                 self.store.put_many(entries)
-            if ended and self.store.ledger is not None:
-                self.store.ledger.commit(LedgerBatch(ended=ended))
+            if ended:
+                self._settle(ended)
         except Exception as error:
             raise as_store_error(error) from error
         return filed
+
+    def _settle(self, ended: Sequence[EndedRequest]) -> None:
+        """Record requests as ended. A run that collects the batch again, after this one died, does not repeat that."""
+        ledger = self.store.ledger.batches if self.store.ledger is not None else None
+        if ledger is None:
+            return
+        values = dict(self.record.values)
+        if values.pop("unconfirmed", None):  # its rows, by which it was recognized, are taken out now
+            self.record = self.record._replace(values=values)
+            ledger.put(self.record)
+        ledger.settle(self.record.token, ended)
 
 
 def _ended_request(

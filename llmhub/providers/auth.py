@@ -79,13 +79,14 @@ def sigv4(service: str) -> Authorize:
     Every header is signed except those that proxies may change. The path is percent-encoded twice in its canonical
     form, as every service but S3 requires.
     """
+    canonical_request = _canonical_s3_request if service == "s3" else _canonical_request
 
     def authorize(endpoint: Endpoint, request: HttpRequest, now: float) -> HttpRequest:
         timestamp = datetime.fromtimestamp(now, UTC).strftime("%Y%m%dT%H%M%SZ")
         token = {"x-amz-security-token": endpoint.session_token.reveal()} if endpoint.session_token else {}
         unsigned = _with_headers(request, {**token, "x-amz-date": timestamp}, endpoint.headers)
         scope = f"{timestamp[:8]}/{endpoint.region or DEFAULT_AWS_REGION}/{service}/aws4_request"
-        signed_names, canonical = _canonical_request(unsigned)
+        signed_names, canonical = canonical_request(unsigned)
         to_sign = "\n".join((SIGV4_ALGORITHM, timestamp, scope, hashlib.sha256(canonical).hexdigest()))
         signing_key = reduce(_hmac, scope.split("/"), b"AWS4" + endpoint.secret_access_key.reveal().encode())
         signature = _hmac(signing_key, to_sign).hex()
@@ -106,7 +107,13 @@ def _hmac(key: bytes, message: str) -> bytes:
     return hmac.new(key, message.encode(), hashlib.sha256).digest()
 
 
-def _canonical_request(request: HttpRequest) -> tuple[str, bytes]:
+def _canonical_s3_request(request: HttpRequest) -> tuple[str, bytes]:
+    """Return the same for S3: the path is encoded once, and a header may stand for the digest of the body."""
+    path = urlsplit(request.url).path or "/"
+    return _canonical_request(request, path, request.headers.get("x-amz-content-sha256"))
+
+
+def _canonical_request(request: HttpRequest, path: str | None = None, payload: str | None = None) -> tuple[str, bytes]:
     """Return the names of the signed headers and the canonical request."""
     url = urlsplit(request.url)
     headers = {"host": _host(url), **request.headers}
@@ -115,12 +122,12 @@ def _canonical_request(request: HttpRequest) -> tuple[str, bytes]:
     pairs = sorted(_query_pair(piece) for piece in url.query.split("&")) if url.query else []
     lines = (
         request.method.upper(),
-        quote(_normalized_path(url.path), safe="/~"),
+        quote(_normalized_path(url.path), safe="/~") if path is None else path,
         "&".join("=".join(pair) for pair in pairs),
         *(f"{name}:{value}" for name, value in signed),
         "",
         names,
-        hashlib.sha256(request.body).hexdigest(),
+        hashlib.sha256(request.body).hexdigest() if payload is None else payload,
     )
     return names, "\n".join(lines).encode()
 

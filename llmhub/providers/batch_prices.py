@@ -59,6 +59,10 @@ BATCH_PRICES: Final = (
         "vertex", "", HALF, "https://docs.cloud.google.com/vertex-ai/generative-ai/docs/multimodal/batch-prediction-gemini",
         _READ, scales_cached=False,
     ),
+    BatchPrice(
+        "vertex-anthropic", "", HALF, "https://docs.cloud.google.com/vertex-ai/generative-ai/docs/partner-models/claude/batch",
+        "2026-11-30",
+    ),
     BatchPrice("groq", "", HALF, "https://console.groq.com/docs/batch", _READ),
     BatchPrice("mistral", "", HALF, "https://docs.mistral.ai/capabilities/batch", _READ),
     BatchPrice("bedrock", "", HALF, "https://aws.amazon.com/bedrock/pricing/", _READ),

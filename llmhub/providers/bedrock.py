@@ -8,7 +8,9 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Final
 
+from llmhub.core.batch import BatchApi
 from llmhub.core.embedding import EmbedRequest
+from llmhub.core.errors import Hint, InvalidRequest, LLMError
 from llmhub.core.provider import EmbedService, Endpoint, HttpRequest, PackLimits, Provider, TokenCountService
 from llmhub.core.types import CompletionRequest, Payload
 from llmhub.providers.anthropic import CLAUDE_MODELS, CLAUDE_SCHEMA_SUPPORT
@@ -16,9 +18,11 @@ from llmhub.providers.auth import DEFAULT_AWS_REGION, bearer_token, sigv4
 from llmhub.providers.model_profiles import ToolForcedSchema
 from llmhub.providers.rate_limit_headers import read_retry_headers
 from llmhub.providers.vendor import PriceListing, keep_fields, last_segment, provider_entry, quote_model
-from llmhub.wire import bedrock_converse, bedrock_embeddings
+from llmhub.wire import bedrock_batch, bedrock_converse, bedrock_embeddings
 
 _sign = sigv4("bedrock")
+_sign_storage = sigv4("s3")
+AWS_HOST: Final = ".amazonaws.com"
 
 
 def authorize(endpoint: Endpoint, request: HttpRequest, now: float) -> HttpRequest:
@@ -54,9 +58,36 @@ def _count_payload(model: str, payload: Payload) -> Payload:
 
 
 def _models_url(endpoint: Endpoint) -> str:
-    """Return the URL of the list of models, which belongs to the control plane."""
+    """Return the URL of the list of models."""
+    return f"{_control_url(endpoint)}/foundation-models"
+
+
+def _control_url(endpoint: Endpoint) -> str:
+    """Return the address of the control plane, which has models and batches."""
     base = endpoint.base_url.replace("://bedrock-runtime.", "://bedrock.", 1)
-    return f"{base or f'https://bedrock.{endpoint.region or DEFAULT_AWS_REGION}.amazonaws.com'}/foundation-models"
+    return base or f"https://bedrock.{endpoint.region or DEFAULT_AWS_REGION}{AWS_HOST}"
+
+
+def _storage_url(endpoint: Endpoint) -> str:
+    """Return the address of S3: that of the region, or below an address that is none of AWS."""
+    base = endpoint.base_url
+    if base and AWS_HOST not in base:
+        return f"{base}/s3"
+    return f"https://s3.{endpoint.region or DEFAULT_AWS_REGION}{AWS_HOST}"
+
+
+def _authorize_batch(endpoint: Endpoint, request: HttpRequest, now: float) -> HttpRequest:
+    """Sign requests to S3 for S3, and authorize others as completions."""
+    is_storage = request.url.startswith(f"{_storage_url(endpoint)}/")
+    return (_sign_storage if is_storage else authorize)(endpoint, request, now)
+
+
+def _check_batch(endpoint: Endpoint) -> LLMError | None:
+    """Require credentials that S3 takes, which an API key of Bedrock is not."""
+    if endpoint.access_key_id and endpoint.secret_access_key:
+        return None
+    hint = Hint("access_key_id", environment=(("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"),), provider="bedrock")
+    return InvalidRequest(path="$.endpoint.access_key_id", message="S3 takes no API key of Bedrock", hint=hint)
 
 
 MODELS: Final = replace(
@@ -92,6 +123,15 @@ ENTRIES: Final = (
                 field="inputTokens",
             ),
             embeddings=EmbedService(bedrock_embeddings.WIRE, _embeddings_url, _embeddings_limits),
+            batch=BatchApi(
+                wire=bedrock_batch.WIRE,
+                base_url=_control_url,
+                authorize=_authorize_batch,
+                needs_storage="s3://",
+                needs_role=True,
+                storage_url=_storage_url,
+                check=_check_batch,
+            ),
         ),
         models=MODELS,
         schema_support=SCHEMA_SUPPORT,

@@ -12,6 +12,7 @@ from functools import partial
 from typing import Final
 from urllib.parse import quote
 
+from llmhub.core.batch import BatchApi
 from llmhub.core.embedding import EmbedRequest
 from llmhub.core.errors import Hint, InvalidRequest, LLMError
 from llmhub.core.provider import EmbedService, Endpoint, PackLimits, Provider, TokenCountService
@@ -20,7 +21,7 @@ from llmhub.providers.anthropic import CLAUDE_MODELS, CLAUDE_SCHEMA_SUPPORT
 from llmhub.providers.auth import bearer_token
 from llmhub.providers.google import GEMINI_MODELS, GEMINI_SCHEMA_SUPPORT, read_rate_limits
 from llmhub.providers.vendor import PriceListing, drop_field, keep_fields, last_segment, provider_entry
-from llmhub.wire import anthropic, gemini, gemini_embeddings
+from llmhub.wire import anthropic, gemini, gemini_embeddings, vertex_batch
 
 DEFAULT_API_VERSION: Final = "v1"
 DEFAULT_REGION: Final = "global"
@@ -63,14 +64,26 @@ def _embeddings_limits(model: str) -> PackLimits:
 
 def _method_url(publisher: str, method: str, endpoint: Endpoint, model: str) -> str:
     """Return the URL of a model in the endpoint's project and region, and of the method."""
+    base = _location_url(endpoint)
+    path = model if model.partition("/")[0] in COLLECTIONS else f"publishers/{publisher}/models/{model}"
+    return f"{base}/{quote(path, safe='/@', errors='surrogatepass')}:{method}"
+
+
+def _location_url(endpoint: Endpoint) -> str:
+    """Return the URL of the endpoint's project in its region."""
     region = endpoint.region or DEFAULT_REGION
     version = quote(endpoint.api_version or DEFAULT_API_VERSION, safe="")
     base = endpoint.base_url or f"https://{_host(region)}"
-    if PROJECTS_PATH not in base:
-        location = f"{PROJECTS_PATH}{quote(endpoint.project, safe=':')}/locations/{quote(region, safe='')}"
-        base = f"{base.removesuffix(f'/{version}')}/{version}{location}"
-    path = model if model.partition("/")[0] in COLLECTIONS else f"publishers/{publisher}/models/{model}"
-    return f"{base}/{quote(path, safe='/@', errors='surrogatepass')}:{method}"
+    if PROJECTS_PATH in base:
+        return base
+    location = f"{PROJECTS_PATH}{quote(endpoint.project, safe=':')}/locations/{quote(region, safe='')}"
+    return f"{base.removesuffix(f'/{version}')}/{version}{location}"
+
+
+def _storage_url(endpoint: Endpoint) -> str:
+    """Return the address of Cloud Storage, or of an emulator beside an address that is none of Google's."""
+    base = endpoint.base_url.partition(PROJECTS_PATH)[0].removesuffix("/v1")
+    return base if base and ".googleapis.com" not in base else "https://storage.googleapis.com"
 
 
 def _models_url(publisher: str, endpoint: Endpoint) -> str:
@@ -96,6 +109,7 @@ def _adapt_claude(payload: Payload) -> Payload:
     return {**CLAUDE_VERSION, **drop_field("model", payload)}
 
 
+_batch = partial(BatchApi, base_url=_location_url, needs_storage="gs://", storage_url=_storage_url)
 _vertex = partial(
     Provider,
     base_url=f"https://{MULTI_REGION_HOSTS[DEFAULT_REGION]}",
@@ -119,6 +133,7 @@ ENTRIES: Final = (
                 field="totalTokens",
             ),
             embeddings=EmbedService(gemini_embeddings.VERTEX_WIRE, _embeddings_url, _embeddings_limits),
+            batch=_batch(wire=vertex_batch.WIRE),
         ),
         checks=(partial(_check_project, "vertex"),),
         models=GEMINI_MODELS,
@@ -139,6 +154,7 @@ ENTRIES: Final = (
             adapt=_adapt_claude,
             request_id_header="request-id",
             health_url=partial(_models_url, "anthropic"),
+            batch=_batch(wire=vertex_batch.CLAUDE_WIRE),
         ),
         checks=(partial(_check_project, "vertex-anthropic"),),
         models=CLAUDE_MODELS,

@@ -9,7 +9,6 @@ Source: https://platform.claude.com/docs/en/build-with-claude/batch-processing (
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import datetime
 from typing import Final
 from urllib.parse import quote
 
@@ -33,7 +32,7 @@ from llmhub.core.batch import (
 from llmhub.core.errors import LLMError, Malformed
 from llmhub.core.payload import parse_json_object
 from llmhub.core.provider import HttpReply, HttpRequest
-from llmhub.wire.readers import as_count, as_mapping, as_text, iter_objects
+from llmhub.wire.readers import as_count, as_epoch, as_mapping, as_text, iter_objects
 
 PATH: Final = "/v1/messages/batches"
 PAGE_ROWS: Final = 100
@@ -160,16 +159,9 @@ def _status(payload: Mapping[str, object]) -> BatchStatus:
         total=sum(count.values()) + others,
         succeeded=count["succeeded"],
         failed=count["errored"] + others,
-        created_at=_epoch(as_text(payload.get("created_at"))),
+        created_at=as_epoch(payload.get("created_at")),
         files=("results",) if label == "ended" else (),
     )
-
-
-def _epoch(text: str) -> float:
-    try:
-        return datetime.fromisoformat(text).timestamp()
-    except ValueError:
-        return 0.0
 
 
 WIRE: Final = BatchWire(

@@ -12,7 +12,6 @@ read 2026-11-29.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import datetime
 from typing import Any, Final
 from urllib.parse import quote
 
@@ -37,7 +36,7 @@ from llmhub.core.batch import (
 from llmhub.core.errors import InvalidRequest, LLMError, Malformed
 from llmhub.core.payload import parse_json_object
 from llmhub.core.provider import HttpReply, HttpRequest
-from llmhub.wire.readers import as_mapping, as_text, iter_objects
+from llmhub.wire.readers import as_epoch, as_int64, as_mapping, as_text, iter_objects
 
 ENDED: Final = frozenset({"SUCCEEDED", "FAILED", "CANCELLED", "EXPIRED"})
 PAGE_ROWS: Final = 100
@@ -235,7 +234,7 @@ def _status(payload: Mapping[str, object]) -> BatchStatus:
     label = as_text(metadata.get("state")).rpartition("STATE_")[2]
     ended = label in ENDED
     counts = {
-        name: _int64(stats.get(name)) for name in ("requestCount", "successfulRequestCount", "failedRequestCount")
+        name: as_int64(stats.get(name)) for name in ("requestCount", "successfulRequestCount", "failedRequestCount")
     }
     error = as_mapping(payload.get("error"))
     return BatchStatus(
@@ -246,24 +245,12 @@ def _status(payload: Mapping[str, object]) -> BatchStatus:
         total=counts["requestCount"],
         succeeded=counts["successfulRequestCount"],
         failed=counts["failedRequestCount"],
-        created_at=_epoch(as_text(metadata.get("createTime"))),
+        created_at=as_epoch(metadata.get("createTime")),
         files=("responses",) if label in {"SUCCEEDED", "CANCELLED"} else (),
         error=InvalidRequest(message=as_text(error.get("message")) or "the batch failed without a reason")
         if label == "FAILED"
         else None,
     )
-
-
-def _int64(value: object) -> int:
-    """Return a count, which protobuf's JSON writes as a string."""
-    return int(value) if isinstance(value, (str, int)) and str(value).isdecimal() else 0
-
-
-def _epoch(text: str) -> float:
-    try:
-        return datetime.fromisoformat(text).timestamp()
-    except ValueError:
-        return 0.0
 
 
 WIRE: Final = BatchWire(

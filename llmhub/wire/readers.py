@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator, Mapping
+from datetime import datetime
 from decimal import Decimal
 from typing import Final
 
@@ -65,6 +66,33 @@ def as_count(value: object) -> int | None:
     if isinstance(value, float) and not (math.isfinite(value) and value.is_integer()):
         return None
     return int(value) if 0 <= value < 1 << 63 else None
+
+
+def as_int64(value: object) -> int:
+    """Return a count as protobuf's JSON writes it, in a string; 0 for anything else.
+
+    Examples
+    --------
+    >>> as_int64("12"), as_int64(None)
+    (12, 0)
+    """
+    return int(value) if isinstance(value, (str, int)) and str(value).isdecimal() else 0
+
+
+def as_epoch(value: object) -> float:
+    """Return a time in ISO 8601, or a number of seconds, as epoch seconds; 0 for anything else.
+
+    Examples
+    --------
+    >>> as_epoch("1970-01-01T00:00:02Z"), as_epoch(2), as_epoch("soon")
+    (2.0, 2.0, 0.0)
+    """
+    if isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value):
+        return float(value)
+    try:
+        return datetime.fromisoformat(as_text(value)).timestamp()
+    except (ValueError, OverflowError, OSError):
+        return 0.0
 
 
 def sum_counts(*counts: int | None) -> int | None:

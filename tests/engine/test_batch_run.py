@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from decimal import Decimal
@@ -88,6 +89,76 @@ def test_rows_come_back_in_order_at_the_price_of_batches(tmp_path: Path, model: 
         assert column(again, "cost_usd") == [Decimal(0)] * 20
         assert served.counts()["requests"] == sent
         assert open_batches(hub) == []
+
+
+STORAGE: dict[str, dict[str, Any]] = {
+    "bedrock/anthropic.claude-3-haiku-20240307-v1:0": {
+        "batch_storage": "s3://my-bucket/some folder/",
+        "batch_role": "arn:aws:iam::123456789012:role/batches",
+    },
+    "vertex/gemini-2.5-flash": {"batch_storage": "gs://my-bucket/folder"},
+    "vertex-anthropic/claude-haiku-4-5@20251001": {"batch_storage": "gs://my-bucket"},
+}
+
+
+@pytest.mark.parametrize("model", STORAGE)
+@pytest.mark.parametrize("key", ["", "secret"])
+def test_batches_in_object_storage(tmp_path: Path, model: str, key: str) -> None:
+    """Rows are written to a bucket and results read from it, with credentials that the storage takes."""
+    prompts = [f"question {number}" + (" [[sim:quota]]" if number == 7 else "") for number in range(120)]
+    settings = Simulator(seed=5, api_key=key, batches=SimBatches(duration_s=3600.0))
+    with serving(settings) as served, hub_of(served, tmp_path) as hub:
+        first = complete(prompts, model, hub, deadline=0.01, **STORAGE[model])
+        assert column(first, "status") == ["pending"] * 120
+        served.advance_clock(4000.0)
+        table = complete(prompts, model, hub, **STORAGE[model])
+        assert [column(table, "status").count(status) for status in ("ok", "error")] == [119, 1]
+        live = complete(prompts, model, hub_of(served, tmp_path / "other"), mode="live")
+        assert column(table, "response") == column(live, "response")
+        # Rows of Bedrock have a status, but not the type of the exception.
+        failed = "InvalidRequest" if model.startswith("bedrock") else column(live, "error_type")[7]
+        assert column(table, "error_type")[7] == failed
+        for cost, full in zip(column(table, "cost_usd"), column(live, "cost_usd"), strict=True):
+            assert cost is full or abs(cost - full / 2) <= Decimal("0.5e-9")
+        assert len(served.batches()) == 1
+        assert open_batches(hub) == []
+
+
+@pytest.mark.parametrize("model", STORAGE)
+def test_batches_in_object_storage_are_cancelled_expire_and_are_refused(tmp_path: Path, model: str) -> None:
+    prompts = [f"question {number}" for number in range(110)]
+    with simulated(tmp_path, duration_s=100.0) as (served, hub):
+        job = llmhub.submit({"q": prompts}, "{q}", model=model, hub=hub, mode="batch", poll_s=0.02, **STORAGE[model])
+        while job.table().num_rows < len(prompts):
+            time.sleep(0.005)
+        served.advance_clock(50.0)
+        job.stop()
+        statuses = column(job.result(20), "status")
+        assert {"ok", "cancelled"} == set(statuses)
+    with simulated(tmp_path / "expires", stuck=0.1, window_s=0.0) as (served, hub):
+        table = complete(prompts, model, hub, late="error", **STORAGE[model])
+        assert {"ok", "error"} == set(column(table, "status"))
+        assert set(column(table, "error_type")) == {None, "TimedOut"}
+    with simulated(tmp_path / "refused", refuse="no access to the bucket") as (served, hub):
+        table = complete(prompts, model, hub, late="error", **STORAGE[model])
+        assert set(column(table, "error")) == {f"{model.partition('/')[0]}: no access to the bucket"}
+
+
+def test_a_batch_below_the_minimum_of_rows_is_not_sent(tmp_path: Path) -> None:
+    model = next(iter(STORAGE))
+    with simulated(tmp_path) as (served, hub):
+        table = complete(["a", "b"], model, hub, **STORAGE[model])
+        assert column(table, "error_type") == ["InvalidRequest"] * 2
+        assert "takes 100 rows or more, and there are 2; late='live'" in column(table, "error")[0]
+        assert served.batches() == []
+        table = complete(["a", "b"], model, hub, late="live", **STORAGE[model])
+        assert column(table, "mode") == ["live"] * 2
+        assert open_batches(hub) == []
+
+
+@pytest.mark.parametrize(("rows", "sizes"), [(50_001, {25_001}), (50_000, {None}), (99, {None})])
+def test_batches_with_a_minimum_are_of_even_size(rows: int, sizes: set[int | None]) -> None:
+    assert {batch_run.even_rows(rows, BatchLimits(rows=50_000, size=1, min_rows=100))} == sizes
 
 
 @pytest.mark.parametrize("model", MODELS)
@@ -348,6 +419,9 @@ def test_several_models_have_batches_of_their_own(tmp_path: Path) -> None:
         ({"cache": "read-only"}, "cache: batches are remembered in the cache"),
         ({"model": "deepseek/deepseek-chat"}, "mode: deepseek has no Batch API"),
         ({"sink": "folder"}, "sink: is not possible with mode='batch'"),
+        ({"model": "vertex/gemini-2.5-flash"}, "batch_storage: vertex reads batches from object storage"),
+        ({"model": "vertex/gemini-2.5-flash", "batch_storage": "s3://b"}, "pass batch_storage='gs://bucket/folder'"),
+        ({"model": "bedrock/m", "batch_storage": "s3://b/f"}, "batch_role: bedrock needs the ARN"),
     ],
 )
 def test_what_batches_cannot_do_is_refused_before_anything_is_sent(
@@ -402,3 +476,45 @@ def test_a_batch_whose_answers_are_stored_is_not_left_open(tmp_path: Path, is_wh
         (record,) = batches.records()
         assert record.state == ("collected" if is_whole else "open")
         assert len(batches.rows(record.token)) == (0 if is_whole else 11)
+
+
+@pytest.mark.parametrize("model", MODELS[:2])
+@pytest.mark.parametrize("is_adopted", [False, True])
+def test_a_batch_that_is_collected_in_two_attempts_is_counted_once(
+    tmp_path: Path, model: str, is_adopted: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first attempt ends after some rows, as if its process had been killed."""
+    prompts = [f"question {number}" + (" [[sim:quota]]" if number == 3 else "") for number in range(20)]
+    read, send, lost = BatchClient.read_rows, BatchClient.send_step, []
+
+    async def read_some(self: BatchClient, batch: Any, files: Any, on_rows: Any) -> Any:
+        async def half(decode: Any) -> None:
+            rows = decode()
+            await on_rows(lambda: rows[: len(rows) // 2])
+
+        await read(self, batch, files, half)
+        return Failure(TimedOut())
+
+    async def send_and_lose(self: BatchClient, step: Any, batch: Any, rows: Any) -> Any:
+        sent = await send(self, step, batch, rows)
+        if is_adopted and step is self.api.wire.steps[-1] and not lost:
+            lost.append(sent)
+            return Failure(TimedOut())
+        return sent
+
+    monkeypatch.setattr(BatchClient, "send_step", send_and_lose)
+    with simulated(tmp_path) as (served, hub):
+        with monkeypatch.context() as patched:
+            patched.setattr(BatchClient, "read_rows", read_some)
+            assert "error" in column(complete(prompts, model, hub, late="error"), "status")
+        assert open_batches(hub) == ["open"]
+        table = complete(prompts, model, hub, late="error")
+        assert column(table, "status").count("ok") == 19
+        assert open_batches(hub) == []
+        store = hub.runtime.store
+        assert store is not None
+        assert store.ledger is not None
+        ended = Counter(request.key for request in store.ledger.requests())
+        assert len(ended) == 20
+        assert set(ended.values()) <= ({1} if len(served.batches()) == 1 else {1, 2})
+        assert sum(ended.values()) == sum(served.counts()["by_model"].values())

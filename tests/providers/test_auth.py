@@ -8,8 +8,9 @@ from unittest import mock
 from urllib.parse import quote
 
 import pytest
-from botocore.auth import SigV4Auth
+from botocore.auth import S3SigV4Auth, SigV4Auth
 from botocore.awsrequest import AWSRequest
+from botocore.config import Config
 from botocore.credentials import Credentials
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -72,6 +73,33 @@ def test_signature_equals_botocore(endpoint: Endpoint, url: str, body: bytes, no
     signed = sigv4("bedrock")(endpoint, request, now.timestamp())
     assert signed.headers == botocore_headers(endpoint, request, now.replace(microsecond=0))
     assert (signed.method, signed.url, signed.body) == (request.method, request.url, request.body)
+
+
+S3_URLS = st.builds(
+    lambda key, query: (
+        f"https://s3.us-east-1.amazonaws.com/bucket/{quote(key, safe='/')}" + (f"?{query}" if query else "")
+    ),
+    st.text(string.ascii_letters + string.digits + "-_.~ /é", min_size=1, max_size=30).map(
+        lambda text: text.strip("/")
+    ),
+    st.sampled_from(["", "list-type=2&prefix=a%2Fb%20c", "continuation-token=x%3D&list-type=2&prefix="]),
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(ENDPOINTS, S3_URLS, NOWS)
+def test_signature_for_s3_equals_botocore(endpoint: Endpoint, url: str, now: dt.datetime) -> None:
+    """Its path is encoded once, and its body, read from disk while it is sent, is not signed."""
+    headers = {"content-type": "application/jsonl", "x-amz-content-sha256": "UNSIGNED-PAYLOAD"}
+    signed = sigv4("s3")(endpoint, HttpRequest("PUT", url, headers), now.timestamp())
+    sent = {name.lower(): value for name, value in {**headers, **endpoint.headers}.items()}
+    aws = AWSRequest(method="PUT", url=url, headers=sent)
+    aws.context["client_config"] = Config(s3={"payload_signing_enabled": False})
+    token = endpoint.session_token.reveal() or None
+    credentials = Credentials(endpoint.access_key_id.reveal(), endpoint.secret_access_key.reveal(), token)
+    with mock.patch("botocore.auth.get_current_datetime", return_value=now.replace(microsecond=0)):
+        S3SigV4Auth(credentials, "s3", endpoint.region or "us-east-1").add_auth(aws)
+    assert signed.headers == {name.lower(): value for name, value in aws.headers.items()}
 
 
 def test_signature_covers_url_headers_body_time_and_secret() -> None:

@@ -4,19 +4,26 @@ from __future__ import annotations
 
 import io
 import json
+import urllib.request
 from collections.abc import Iterator
 from typing import Any
 
 import anthropic
+import botocore.session
 import openai
 import pytest
+from botocore.config import Config
+from botocore.exceptions import ClientError
 from google import genai
 from google.genai import types as genai_types
+from google.oauth2 import credentials as google_credentials
 
 from llmhub.sim import Simulator, SimulatorThread, serving
 from llmhub.sim.batch_store import SimBatches
+from llmhub.sim.servers.bedrock_converse import ACCESS_KEY_ID
 
 HOUR = 3600.0
+ROLE = "arn:aws:iam::123456789012:role/batches"
 
 
 @pytest.fixture
@@ -144,6 +151,80 @@ def test_google_reads_batches(served: SimulatorThread) -> None:
     assert all(each.response is not None and each.response.text for each in responses)
     assert [each.name for each in client.batches.list()] == [batch.name]
     second = client.batches.create(model="gemini-2.5-flash", src=inline)
+    assert second.name is not None
+    client.batches.cancel(name=second.name)
+    assert client.batches.get(name=second.name).state == genai_types.JobState.JOB_STATE_CANCELLED
+
+
+def test_botocore_reads_jobs_of_bedrock_and_objects_of_s3() -> None:
+    with serving(Simulator(seed=7, api_key="secret", batches=SimBatches(duration_s=HOUR))) as served:
+        base_url = served.base_url("bedrock")
+        keys: dict[str, Any] = {
+            "region_name": "us-east-1",
+            "aws_access_key_id": ACCESS_KEY_ID,
+            "aws_secret_access_key": "secret",
+        }
+        config = Config(s3={"addressing_style": "path"}, request_checksum_calculation="when_required")
+        session = botocore.session.Session()
+        storage = session.create_client("s3", endpoint_url=f"{base_url}/s3", config=config, **keys)
+        bedrock = session.create_client("bedrock", endpoint_url=base_url, **keys)
+        message = {"messages": [{"role": "user", "content": [{"text": "hi"}]}]}
+        lines = [json.dumps({"recordId": f"record{number:05}", "modelInput": message}) for number in range(100)]
+        storage.put_object(Bucket="my-bucket", Key="in/rows 1.jsonl", Body="\n".join(lines).encode())
+        job: Any = {
+            "jobName": "mine",
+            "roleArn": ROLE,
+            "clientRequestToken": "token",
+            "modelId": "anthropic.claude-3-haiku-20240307-v1:0",
+            "modelInvocationType": "Converse",
+            "inputDataConfig": {"s3InputDataConfig": {"s3Uri": "s3://my-bucket/in/rows 1.jsonl"}},
+            "outputDataConfig": {"s3OutputDataConfig": {"s3Uri": "s3://my-bucket/out/"}},
+        }
+        arn = bedrock.create_model_invocation_job(**job)["jobArn"]
+        assert bedrock.create_model_invocation_job(**job)["jobArn"] == arn  # the token makes it idempotent
+        assert bedrock.get_model_invocation_job(jobIdentifier=arn)["status"] == "Validating"
+        served.advance_clock(2 * HOUR)
+        ended = bedrock.get_model_invocation_job(jobIdentifier=arn)
+        assert (ended["status"], ended["successRecordCount"]) == ("Completed", 100)
+        listed = bedrock.list_model_invocation_jobs()["invocationJobSummaries"]
+        assert [each["jobArn"] for each in listed] == [arn]
+        found = storage.list_objects_v2(Bucket="my-bucket", Prefix="out/")["Contents"]
+        names = [item["Key"] for item in found]
+        assert [name.rpartition("/")[2] for name in names] == ["manifest.json.out", "rows 1.jsonl.out"]
+        rows = storage.get_object(Bucket="my-bucket", Key=names[1])["Body"].read().splitlines()
+        assert {json.loads(row)["recordId"] for row in rows} == {f"record{number:05}" for number in range(100)}
+        second = bedrock.create_model_invocation_job(**{**job, "clientRequestToken": "other"})["jobArn"]
+        bedrock.stop_model_invocation_job(jobIdentifier=second)
+        assert bedrock.get_model_invocation_job(jobIdentifier=second)["status"] == "Stopped"
+        wrong = session.create_client(
+            "s3", endpoint_url=f"{base_url}/s3", config=config, **{**keys, "aws_secret_access_key": "wrong"}
+        )
+        with pytest.raises(ClientError):
+            wrong.list_objects_v2(Bucket="my-bucket")
+
+
+def test_google_reads_jobs_of_vertex(served: SimulatorThread) -> None:
+    options = genai_types.HttpOptions(base_url=served.base_url("vertex"))
+    credentials = google_credentials.Credentials("t")  # type: ignore[no-untyped-call]
+    client = genai.Client(
+        vertexai=True, project="p", location="us-central1", credentials=credentials, http_options=options
+    )
+    request = {"contents": [{"role": "user", "parts": [{"text": "hi"}]}]}
+    url = f"{served.base_url('vertex')}/upload/storage/v1/b/my-bucket/o?uploadType=media&name=rows.jsonl"
+    upload = urllib.request.Request(url, json.dumps({"request": request}).encode(), method="POST")  # noqa: S310 - http
+    with urllib.request.urlopen(upload) as reply:  # noqa: S310 - as above
+        assert json.load(reply)["name"] == "rows.jsonl"
+    config: Any = {"display_name": "mine", "dest": "gs://my-bucket/out"}
+    job = client.batches.create(model="gemini-2.5-flash", src="gs://my-bucket/rows.jsonl", config=config)
+    assert job.name is not None
+    assert job.state == genai_types.JobState.JOB_STATE_PENDING
+    served.advance_clock(2 * HOUR)
+    ended = client.batches.get(name=job.name)
+    assert ended.state == genai_types.JobState.JOB_STATE_SUCCEEDED
+    assert ended.completion_stats is not None
+    assert ended.completion_stats.successful_count == 1
+    assert [each.display_name for each in client.batches.list()] == ["mine"]
+    second = client.batches.create(model="gemini-2.5-flash", src="gs://my-bucket/rows.jsonl", config=config)
     assert second.name is not None
     client.batches.cancel(name=second.name)
     assert client.batches.get(name=second.name).state == genai_types.JobState.JOB_STATE_CANCELLED

@@ -18,7 +18,7 @@ from llmhub.core.protocol import interpret
 from llmhub.core.provider import Endpoint, HttpReply, HttpRequest, Provider
 from llmhub.core.types import CompletionResponse
 from llmhub.providers.registry import PROVIDERS
-from llmhub.wire import gemini_batch, openai_batch, xai_batch
+from llmhub.wire import bedrock_batch, gemini_batch, openai_batch, vertex_batch, xai_batch
 from llmhub.wire.batch_rows import decode_line
 
 FIXTURES = Path(__file__).parents[1] / "fixtures" / "batches"
@@ -185,8 +185,68 @@ def test_the_token_and_the_key_are_in_what_creates_a_batch(name: str) -> None:
     step = wire.steps[-1].encode(batch)
     row = wire.encode_row("k" * 43, HttpRequest("POST", batch.row_url, {}, b'{"model":"m"}'), batch)
     assert ("tokenoftests" in (step.head + step.http.body).decode()) is wire.returns_token
-    assert b"k" * 43 in row
-    assert b'{"model":"m"}' in row
+    assert (b"k" * 43 in row) is (name != "vertex-batch")
+    assert b'{"model":"m"' in row
+    msgspec.json.decode(row)
+
+
+@pytest.mark.parametrize(
+    "body", [b'{"contents":[]}', b'{"labels":{"team":"a"},"contents":[]}', b'{"contents":["labels"]}']
+)
+def test_rows_of_gemini_at_vertex_are_recognized_by_a_label(body: bytes) -> None:
+    name, batch = custom_id(bytes(range(32))), Batch(token="t", base_url="")
+    row = msgspec.json.decode(vertex_batch.encode_row(name, HttpRequest("POST", "u", {}, body), batch))
+    assert {**msgspec.json.decode(body), "labels": row["request"]["labels"]} == row["request"]
+    label = row["request"]["labels"]["llmhub"]
+    assert len(label) <= 63
+    assert label == label.lower()
+    line = msgspec.json.encode({**row, "status": "", "response": {"candidates": []}})
+    assert vertex_batch.decode_line(line).unwrap().custom_id == name
+
+
+@pytest.mark.parametrize(
+    ("status", "expected"),
+    [
+        ('Bad Request: {"error": {"code": 429, "message": "m", "status": "RESOURCE_EXHAUSTED"}}', 429),
+        ("Internal error", 500),
+        ("", 500),
+    ],
+)
+def test_rows_of_vertex_fail_with_the_status_in_their_text(status: str, expected: int) -> None:
+    line = msgspec.json.encode({"custom_id": "a", "status": status, "response": {}})
+    reply = vertex_batch.decode_line(line).unwrap().reply
+    assert reply is not None
+    assert reply.status == expected
+    assert is_successful(interpret(PROVIDERS["vertex"], reply)) is False
+
+
+def test_rows_of_bedrock_expire_and_fail() -> None:
+    error = {"errorCode": 400, "errorMessage": "bad", "expired": False, "retryable": False}
+    for expired in (True, False):
+        line = msgspec.json.encode({"recordId": "a", "modelInput": {}, "error": {**error, "expired": expired}})
+        row = bedrock_batch.decode_line(line).unwrap()
+        assert row.late == ("expired" if expired else None)
+    assert row.reply is not None
+    assert row.reply.status == 400
+    assert interpret(PROVIDERS["bedrock"], row.reply).failure().message == "bad"
+
+
+def test_storage_of_bedrock_and_vertex_is_beside_an_address_of_somebody_else() -> None:
+    bedrock, vertex = PROVIDERS["bedrock"].batch, PROVIDERS["vertex"].batch
+    assert bedrock is not None
+    assert vertex is not None
+    assert bedrock.storage_url is not None
+    assert vertex.storage_url is not None
+    assert bedrock.storage_url(Endpoint(region="eu-west-1")) == "https://s3.eu-west-1.amazonaws.com"
+    own = Endpoint(base_url="https://bedrock-runtime.us-east-1.amazonaws.com")
+    assert bedrock.storage_url(own) == "https://s3.us-east-1.amazonaws.com"
+    assert bedrock.base_url(own) == "https://bedrock.us-east-1.amazonaws.com"
+    assert bedrock.storage_url(Endpoint(base_url="http://localhost:1/bedrock")) == "http://localhost:1/bedrock/s3"
+    assert vertex.storage_url(Endpoint()) == "https://storage.googleapis.com"
+    assert (
+        vertex.storage_url(Endpoint(base_url="http://localhost:1/vertex/v1/projects/p")) == "http://localhost:1/vertex"
+    )
+    assert bedrock.check(Endpoint(api_key="k")) is not None
 
 
 def test_a_refused_file_names_its_lines() -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
 from typing import Any, Final, TypeAlias
 from urllib.parse import unquote
 
@@ -12,7 +11,21 @@ import msgspec
 
 from llmhub.core.provider import HttpReply
 from llmhub.sim.batch_store import BatchView, SimBatch, SimBatchStore, SimResult, SimRow
-from llmhub.sim.servers.fake_provider import JSON_HEADERS, encode_json
+from llmhub.sim.servers.batch_replies import (
+    anthropic_error,
+    file_content,
+    file_info,
+    google_error,
+    json_body,
+    json_reply,
+    openai_error,
+    page_of,
+    parse_rows,
+    store_upload,
+    timestamp,
+)
+from llmhub.sim.servers.fake_provider import encode_json
+from llmhub.sim.servers.storage_batches import serve_bedrock, serve_vertex
 from llmhub.sim.types import SimHttpRequest
 
 BatchServer: TypeAlias = Callable[[SimBatchStore, str, SimHttpRequest, float], HttpReply | None]
@@ -29,36 +42,38 @@ def serve_openai(  # noqa: C901, PLR0911 - one case each
     upper = provider == "together"
     match [request.method, *path.strip("/").split("/")]:
         case ["POST", "files"]:
-            return _upload(store, request, now)
+            return store_upload(store, request, now)
         case ["GET", "files", file_id]:
-            return _file_info(store, file_id, now)
+            return file_info(store, file_id, now)
         case ["GET", "files", file_id, "content"]:
-            return _file_content(store, file_id)
+            return file_content(store, file_id)
         case ["POST", "batches"]:
-            body = _body(request)
+            body = json_body(request)
             file_id = str(body.get("input_file_id"))
             if file_id not in store.files or not isinstance(body.get("endpoint"), str):
-                return _openai_error(400, "input_file_id or endpoint is missing or unknown")
-            rows = _rows(store.files[file_id][1], "custom_id", lambda row: (row.get("url", ""), row.get("body") or {}))
+                return openai_error(400, "input_file_id or endpoint is missing or unknown")
+            rows = parse_rows(
+                store.files[file_id][1], "custom_id", lambda row: (row.get("url", ""), row.get("body") or {})
+            )
             if rows is None or not rows:
-                return _openai_error(400, "the file is not one of requests")
+                return openai_error(400, "the file is not one of requests")
             model = str(rows[0].payload.get("model", ""))
             info = {"metadata": body.get("metadata"), "endpoint": body["endpoint"], "input_file_id": file_id}
             batch = store.create(f"batch_{store.new_id()}", provider, model, rows, info, now)
-            return _json(_openai_batch(store, batch, now, upper=upper))
+            return json_reply(_openai_batch(store, batch, now, upper=upper))
         case ["GET", "batches"]:
             query = request.query_parameters
-            data, more = _page(store.newest_first(provider), query.get("after", ""), int(query.get("limit") or 20))
+            data, more = page_of(store.newest_first(provider), query.get("after", ""), int(query.get("limit") or 20))
             listed = [_openai_batch(store, batch, now, upper=upper) for batch in data]
             ids = {"first_id": data[0].id if data else None, "last_id": data[-1].id if data else None}
-            return _json({"object": "list", "data": listed, **ids, "has_more": more})
+            return json_reply({"object": "list", "data": listed, **ids, "has_more": more})
         case ["GET", "batches", batch_id] if batch_id in store.batches:
-            return _json(_openai_batch(store, store.batches[batch_id], now, upper=upper))
+            return json_reply(_openai_batch(store, store.batches[batch_id], now, upper=upper))
         case ["POST", "batches", batch_id, "cancel"] if batch_id in store.batches:
             store.cancel(store.batches[batch_id], now)
-            return _json(_openai_batch(store, store.batches[batch_id], now, upper=upper))
+            return json_reply(_openai_batch(store, store.batches[batch_id], now, upper=upper))
         case [_, "batches", *_]:
-            return _openai_error(404, "No batch found")
+            return openai_error(404, "No batch found")
         case _:
             return None
 
@@ -125,30 +140,30 @@ def serve_anthropic(  # noqa: PLR0911 - one case each
     url = f"http://{request.headers.get('host', '')}{request.path}"
     match [request.method, *rest]:
         case ["POST", ""]:
-            given = _body(request).get("requests")
+            given = json_body(request).get("requests")
             if not isinstance(given, list) or not given:
-                return _anthropic_error(400, "invalid_request_error", "requests: Field required")
+                return anthropic_error(400, "invalid_request_error", "requests: Field required")
             rows = [SimRow(str(row.get("custom_id")), "/v1/messages", row.get("params") or {}) for row in given]
             if len({row.custom_id for row in rows}) < len(rows):
-                return _anthropic_error(400, "invalid_request_error", "requests: custom_id must be unique")
+                return anthropic_error(400, "invalid_request_error", "requests: custom_id must be unique")
             batch = store.create(f"msgbatch_{store.new_id()}", provider, "", rows, {}, now)
-            return _json(_anthropic_batch(store, batch, now, url))
+            return json_reply(_anthropic_batch(store, batch, now, url))
         case ["GET", ""]:
             query = request.query_parameters
-            data, more = _page(store.newest_first(provider), query.get("after_id", ""), int(query.get("limit") or 20))
+            data, more = page_of(store.newest_first(provider), query.get("after_id", ""), int(query.get("limit") or 20))
             listed = [_anthropic_batch(store, batch, now, url) for batch in data]
             ids = {"first_id": data[0].id if data else None, "last_id": data[-1].id if data else None}
-            return _json({"data": listed, "has_more": more, **ids})
+            return json_reply({"data": listed, "has_more": more, **ids})
         case ["GET", batch_id] if batch_id in store.batches:
-            return _json(_anthropic_batch(store, store.batches[batch_id], now, url))
+            return json_reply(_anthropic_batch(store, store.batches[batch_id], now, url))
         case ["POST", batch_id, "cancel"] if batch_id in store.batches:
             store.cancel(store.batches[batch_id], now)
-            return _json(_anthropic_batch(store, store.batches[batch_id], now, url))
+            return json_reply(_anthropic_batch(store, store.batches[batch_id], now, url))
         case ["GET", batch_id, "results"] if batch_id in store.batches:
             view = store.view(store.batches[batch_id], now)
             lines = b"".join(_anthropic_row(result) + b"\n" for result in view.results)
             return HttpReply(200, {"content-type": "application/x-jsonl"}, lines)
-    return _anthropic_error(404, "not_found_error", "Not found")
+    return anthropic_error(404, "not_found_error", "Not found")
 
 
 def _anthropic_batch(store: SimBatchStore, batch: SimBatch, now: float, url: str) -> dict[str, Any]:
@@ -168,10 +183,10 @@ def _anthropic_batch(store: SimBatchStore, batch: SimBatch, now: float, url: str
             "canceled": late.count("cancelled"),
             "expired": late.count("expired"),
         },
-        "created_at": _timestamp(batch.created),
-        "expires_at": _timestamp(batch.created + DAY_S),
-        "ended_at": _timestamp(now + store.offset_s) if ended else None,
-        "cancel_initiated_at": None if batch.cancelled is None else _timestamp(batch.cancelled),
+        "created_at": timestamp(batch.created),
+        "expires_at": timestamp(batch.created + DAY_S),
+        "ended_at": timestamp(now + store.offset_s) if ended else None,
+        "cancel_initiated_at": None if batch.cancelled is None else timestamp(batch.cancelled),
         "archived_at": None,
         "results_url": f"{root}/{batch.id}/results" if ended else None,
     }
@@ -209,31 +224,31 @@ def serve_gemini(  # noqa: PLR0911 - one case each
     """Serve batches with inline requests."""
     path = unquote(request.subpath)
     if request.method == "POST" and (match := GEMINI_CREATE.fullmatch(path)):
-        given = _body(request).get("batch") or {}
+        given = json_body(request).get("batch") or {}
         inline = (((given.get("inputConfig") or {}).get("requests") or {}).get("requests")) or []
         if not isinstance(inline, list) or not inline:
-            return _gemini_error(400, "INVALID_ARGUMENT", "batch.inputConfig.requests is required")
+            return google_error(400, "INVALID_ARGUMENT", "batch.inputConfig.requests is required")
         rows = [SimRow(encode_json(row.get("metadata")).decode(), "", row.get("request") or {}) for row in inline]
         info = {"displayName": given.get("displayName", "")}
         batch = store.create(f"batches/{store.new_id()}", provider, match[1], rows, info, now)
-        return _json(_gemini_batch(store, batch, now))
+        return json_reply(_gemini_batch(store, batch, now))
     if request.method == "GET" and GEMINI_LIST.fullmatch(path):
         query = request.query_parameters
         token, size = query.get("pageToken", ""), int(query.get("pageSize") or 20)
-        data, more = _page(store.newest_first(provider), token, size)
+        data, more = page_of(store.newest_first(provider), token, size)
         listed = [_gemini_batch(store, batch, now, with_results=False) for batch in data]
-        return _json({"operations": listed, **({"nextPageToken": data[-1].id} if more else {})})
+        return json_reply({"operations": listed, **({"nextPageToken": data[-1].id} if more else {})})
     if match := GEMINI_BATCH.fullmatch(path):
         batch_or_none = store.batches.get(match[1])
         if batch_or_none is None:
-            return _gemini_error(404, "NOT_FOUND", "Requested entity was not found.")
+            return google_error(404, "NOT_FOUND", "Requested entity was not found.")
         if request.method == "POST" and match[2]:
             store.cancel(batch_or_none, now)
-            return _json({})
+            return json_reply({})
         if request.method == "DELETE":
             del store.batches[match[1]]
-            return _json({})
-        return _json(_gemini_batch(store, batch_or_none, now))
+            return json_reply({})
+        return json_reply(_gemini_batch(store, batch_or_none, now))
     return None
 
 
@@ -252,8 +267,8 @@ def _gemini_batch(store: SimBatchStore, batch: SimBatch, now: float, *, with_res
         "@type": type_name,
         "model": batch.model,
         "displayName": batch.info["displayName"],
-        "createTime": _timestamp(batch.created),
-        "updateTime": _timestamp(now + store.offset_s),
+        "createTime": timestamp(batch.created),
+        "updateTime": timestamp(now + store.offset_s),
         "batchStats": stats,
         "state": f"BATCH_STATE_{label}",
         "name": batch.id,
@@ -301,36 +316,36 @@ def serve_mistral(  # noqa: PLR0911 - one case each
     """Serve files and batch jobs."""
     match [request.method, *request.subpath.strip("/").split("/")]:
         case ["POST", "files"]:
-            return _upload(store, request, now)
+            return store_upload(store, request, now)
         case ["GET", "files", file_id, "content"]:
-            return _file_content(store, file_id)
+            return file_content(store, file_id)
         case ["POST", "batch", "jobs"]:
-            body = _body(request)
+            body = json_body(request)
             path = str(body.get("endpoint"))
             content = b"".join(store.files.get(name, ("", b""))[1] for name in body.get("input_files") or ())
             inline = body.get("requests")
             if isinstance(inline, list):
                 content = b"\n".join(map(encode_json, inline))
-            rows = _rows(content, "custom_id", lambda row: (path, row.get("body") or {}))
+            rows = parse_rows(content, "custom_id", lambda row: (path, row.get("body") or {}))
             if not rows:
-                return _openai_error(422, "no requests")
+                return openai_error(422, "no requests")
             info = {"metadata": body.get("metadata"), "endpoint": path, "input_files": body.get("input_files") or []}
             batch = store.create(store.new_id(), provider, str(body.get("model")), rows, info, now)
-            return _json(_mistral_job(store, batch, now))
+            return json_reply(_mistral_job(store, batch, now))
         case ["GET", "batch", "jobs"]:
             query = request.query_parameters
             size, page = int(query.get("page_size") or 100), int(query.get("page") or 0)
             data = store.newest_first(provider)[page * size : (page + 1) * size]
-            return _json(
+            return json_reply(
                 {"object": "list", "total": len(data), "data": [_mistral_job(store, each, now) for each in data]}
             )
         case ["GET", "batch", "jobs", batch_id] if batch_id in store.batches:
-            return _json(_mistral_job(store, store.batches[batch_id], now))
+            return json_reply(_mistral_job(store, store.batches[batch_id], now))
         case ["POST", "batch", "jobs", batch_id, "cancel"] if batch_id in store.batches:
             store.cancel(store.batches[batch_id], now)
-            return _json(_mistral_job(store, store.batches[batch_id], now))
+            return json_reply(_mistral_job(store, store.batches[batch_id], now))
         case [_, "batch", *_]:
-            return _openai_error(404, "No such job")
+            return openai_error(404, "No such job")
         case _:
             return None
 
@@ -364,37 +379,37 @@ def serve_xai(  # noqa: PLR0911 - one case each
     """Serve files and batches with counters."""
     match [request.method, *request.subpath.strip("/").split("/")]:
         case ["POST", "files"]:
-            return _upload(store, request, now)
+            return store_upload(store, request, now)
         case ["POST", "batches"]:
-            body = _body(request)
+            body = json_body(request)
             content = store.files.get(str(body.get("input_file_id")), ("", b""))[1]
-            rows = _rows(content, "custom_id", lambda row: (row.get("url", ""), row.get("body") or {}))
+            rows = parse_rows(content, "custom_id", lambda row: (row.get("url", ""), row.get("body") or {}))
             if not rows:
-                return _openai_error(400, "the file is not one of requests")
+                return openai_error(400, "the file is not one of requests")
             model = str(rows[0].payload.get("model", ""))
             batch = store.create(f"batch_{store.new_id()}", provider, model, rows, {"name": body.get("name")}, now)
-            return _json(_xai_batch(store, batch, now))
+            return json_reply(_xai_batch(store, batch, now))
         case ["GET", "batches"]:
             query = request.query_parameters
             after, size = query.get("pagination_token", ""), int(query.get("limit") or 100)
-            data, more = _page(store.newest_first(provider), after, size)
+            data, more = page_of(store.newest_first(provider), after, size)
             listed = [_xai_batch(store, each, now) for each in data]
-            return _json({"batches": listed, "pagination_token": data[-1].id if more else None})
+            return json_reply({"batches": listed, "pagination_token": data[-1].id if more else None})
         case ["GET", "batches", batch_id] if batch_id in store.batches:
-            return _json(_xai_batch(store, store.batches[batch_id], now))
+            return json_reply(_xai_batch(store, store.batches[batch_id], now))
         case ["GET", "batches", batch_id, "results"] if batch_id in store.batches:
             query = request.query_parameters
             size, start = min(int(query.get("limit") or 100), MAX_PAGE_ROWS), int(query.get("pagination_token") or 0)
             results = sorted(store.view(store.batches[batch_id], now).results, key=lambda result: result.custom_id)
             token = str(start + size) if start + size < len(results) else None
             rows_page = [_xai_row(result) for result in results[start : start + size]]
-            return _json({"results": rows_page, "pagination_token": token})
+            return json_reply({"results": rows_page, "pagination_token": token})
         case ["POST", "batches", name] if name.endswith(":cancel") and name.removesuffix(":cancel") in store.batches:
             batch = store.batches[name.removesuffix(":cancel")]
             store.cancel(batch, now)
-            return _json(_xai_batch(store, batch, now))
+            return json_reply(_xai_batch(store, batch, now))
         case [_, "batches", *_]:
-            return _openai_error(404, "No such batch")
+            return openai_error(404, "No such batch")
         case _:
             return None
 
@@ -406,9 +421,9 @@ def _xai_batch(store: SimBatchStore, batch: SimBatch, now: float) -> dict[str, A
     return {
         "batch_id": batch.id,
         "name": batch.info["name"],
-        "create_time": _timestamp(batch.created),
-        "expire_time": _timestamp(batch.created + 30 * DAY_S),
-        "cancel_time": None if batch.cancelled is None else _timestamp(batch.cancelled),
+        "create_time": timestamp(batch.created),
+        "expire_time": timestamp(batch.created + 30 * DAY_S),
+        "cancel_time": None if batch.cancelled is None else timestamp(batch.cancelled),
         "state": {
             "num_requests": len(batch.rows),
             "num_pending": 0 if ended else len(batch.rows) - view.processed,
@@ -442,93 +457,8 @@ BATCH_SERVERS: Final[Mapping[str, BatchServer]] = {
     "google": serve_gemini,
     "mistral": serve_mistral,
     "xai": serve_xai,
+    "bedrock": serve_bedrock,
+    "vertex": serve_vertex,
+    "vertex-anthropic": serve_vertex,
 }
 """The batch endpoints of each provider by name."""
-
-
-# Shared
-
-
-def _json(value: object) -> HttpReply:
-    return HttpReply(200, JSON_HEADERS, encode_json(value))
-
-
-def _body(request: SimHttpRequest) -> dict[str, Any]:
-    try:
-        value = msgspec.json.decode(request.body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return {}
-    return value if isinstance(value, dict) else {}
-
-
-def _rows(
-    content: bytes, id_field: str, read: Callable[[dict[str, Any]], tuple[str, Mapping[str, Any]]]
-) -> list[SimRow] | None:
-    """Return the rows of a file of JSON lines; ``None`` if it is none."""
-    try:
-        rows = [msgspec.json.decode(line, type=dict[str, Any]) for line in content.splitlines() if line.strip()]
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return None
-    return [SimRow(str(row.get(id_field)), *read(row)) for row in rows]
-
-
-def _page(batches: list[SimBatch], after: str, size: int) -> tuple[list[SimBatch], bool]:
-    """Return the batches after one of them, and whether there are more."""
-    names = [batch.id for batch in batches]
-    start = names.index(after) + 1 if after in names else 0
-    return batches[start : start + size], start + size < len(batches)
-
-
-def _upload(store: SimBatchStore, request: SimHttpRequest, now: float) -> HttpReply:
-    """Store the file of a multipart form."""
-    match = re.search(r'boundary="?([^";]+)', request.headers.get("content-type", ""))
-    parts = request.body.split(b"--" + match[1].encode()) if match else []
-    for part in parts:
-        head, _, content = part.partition(b"\r\n\r\n")
-        if b'name="file"' in head:
-            name = re.search(rb'filename="([^"]*)"', head)
-            text = name[1].decode() if name else ""
-            file_id = store.add_file(text, content.removesuffix(b"\r\n"))
-            return _file_info(store, file_id, now)
-    return _openai_error(400, "the form has no file")
-
-
-def _file_info(store: SimBatchStore, file_id: str, now: float) -> HttpReply:
-    if file_id not in store.files:
-        return _openai_error(404, "No such file")
-    name, content = store.files[file_id]
-    return _json(
-        {
-            "id": file_id,
-            "object": "file",
-            "purpose": "batch",
-            "filename": name,
-            "bytes": len(content),
-            "created_at": int(now),
-            "status": "processed",
-        }
-    )
-
-
-def _file_content(store: SimBatchStore, file_id: str) -> HttpReply:
-    if file_id not in store.files:
-        return _openai_error(404, "No such file")
-    return HttpReply(200, {"content-type": "application/octet-stream"}, store.files[file_id][1])
-
-
-def _openai_error(status: int, message: str) -> HttpReply:
-    error = {"message": message, "type": "invalid_request_error", "param": None, "code": None}
-    return HttpReply(status, JSON_HEADERS, encode_json({"error": error}))
-
-
-def _anthropic_error(status: int, kind: str, message: str) -> HttpReply:
-    return HttpReply(status, JSON_HEADERS, encode_json({"type": "error", "error": {"type": kind, "message": message}}))
-
-
-def _gemini_error(status: int, name: str, message: str) -> HttpReply:
-    error = {"code": status, "message": message, "status": name}
-    return HttpReply(status, JSON_HEADERS, encode_json({"error": error}))
-
-
-def _timestamp(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds, UTC).isoformat().replace("+00:00", "Z")

@@ -36,9 +36,11 @@ def is_signature_valid(http_request: SimHttpRequest, secret: str) -> bool:
         f"{quote(key, safe='-_.~')}={quote(value, safe='-_.~')}"
         for key, value in sorted(parse_qsl(http_request.query, keep_blank_values=True))
     )
-    body = hashlib.sha256(http_request.body).hexdigest()
-    # The path is encoded once more: what came percent-encoded is signed doubly so.
-    path = quote(http_request.path, safe="/-_.~")
+    # Services but S3 encode the path once more: what came percent-encoded is signed doubly so.
+    is_storage = match["scope"].split("/")[2] == "s3"
+    path = http_request.path if is_storage else quote(http_request.path, safe="/-_.~")
+    digest = hashlib.sha256(http_request.body).hexdigest()
+    body = http_request.headers.get("x-amz-content-sha256", digest) if is_storage else digest
     canonical = "\n".join((http_request.method, path, query, headers, match["names"], body))
     stamp = http_request.headers.get("x-amz-date", "")
     text = "\n".join(("AWS4-HMAC-SHA256", stamp, match["scope"], hashlib.sha256(canonical.encode()).hexdigest()))
