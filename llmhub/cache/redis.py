@@ -170,23 +170,18 @@ def redact_url(url: str) -> str:
     return f"{parts.scheme}://{host}{port}{parts.path}"
 
 
-class _RedisStore:
-    """The client of one server, its backoff, and its counters."""
+class RedisClient:
+    """The client of one server, which is not contacted for a moment after a failure."""
 
     def __init__(self, cache: RedisCache) -> None:
         self._redis, self._errors = _connect(cache)
         self._url = redact_url(cache.url)
-        self._ttl_s = cache.ttl_s
-        self._prefix = cache.namespace.encode() + b":"
-        self._hits = self._misses = 0
         self._lock = threading.Lock()
         self._backoff_s, self._paused_until = BACKOFF_S, 0.0
         self._last_error = ""
-        self.claims, self._close_claims = open_claims(self._client, cache.namespace.encode(), cache.lease_s)
-        self.limiter = open_limiter(self._client, cache.namespace.encode())
 
     @contextmanager
-    def _client(self) -> Iterator[Any]:
+    def use(self) -> Iterator[Any]:
         """Yield the client; raise `StoreError` for errors of the server, and during the backoff."""
         if time.monotonic() < self._paused_until:
             raise StoreError(f"{self._url}: {self._last_error} (not contacted again yet)")
@@ -199,6 +194,24 @@ class _RedisStore:
                 self._backoff_s = min(2 * self._backoff_s, MAX_BACKOFF_S)
             raise StoreError(f"{self._url}: {self._last_error}") from error
         self._backoff_s = BACKOFF_S
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._redis.close()
+
+
+class _RedisStore:
+    """The values on one server, and counters."""
+
+    def __init__(self, cache: RedisCache) -> None:
+        self._server = RedisClient(cache)
+        self._client = self._server.use
+        self._ttl_s = cache.ttl_s
+        self._prefix = cache.namespace.encode() + b":"
+        self._hits = self._misses = 0
+        self._lock = threading.Lock()
+        self.claims, self._close_claims = open_claims(self._client, cache.namespace.encode(), cache.lease_s)
+        self.limiter = open_limiter(self._client, cache.namespace.encode())
 
     def get_many(self, keys: Sequence[bytes], since: float = 0.0, /) -> Mapping[bytes, bytes]:
         since = valid_since(since, self._ttl_s)
@@ -310,7 +323,7 @@ class _RedisStore:
     def close(self) -> None:
         with suppress(StoreError):
             self._close_claims()
-        self._redis.close()
+        self._server.close()
 
     def _count(self, hits: int, misses: int) -> None:
         with self._lock:
