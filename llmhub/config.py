@@ -419,6 +419,24 @@ def simulated_cache_path(settings: Settings) -> Path | None:
     return None if path is None else path.with_stem(f"{path.stem}-simulated")
 
 
+def data_folder() -> Path:
+    """Return the folder for what llmhub must not lose, such as the keys of a service.
+
+    Raises
+    ------
+    BadRequestError
+        The user has no home directory.
+    """
+    try:
+        if sys.platform == "darwin":
+            return Path.home() / "Library" / "Application Support" / "llmhub"
+        if sys.platform == "win32":
+            return Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local") / "llmhub" / "data"
+        return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share") / "llmhub"
+    except RuntimeError:
+        raise invalid("access.store", "this user has no home directory; name a file or redis://...") from None
+
+
 def _cache_folder(environ: Mapping[str, str]) -> Path:
     """Return the platform's folder for caches."""
     if sys.platform == "darwin":

@@ -105,16 +105,19 @@ class _AccessFile:
         self._lock = threading.Lock()
         self._connection = sqlite3.connect(path, timeout=BUSY_S, check_same_thread=False, isolation_level=None)
         try:
-            (found,) = self._connection.execute("PRAGMA application_id").fetchone()
-            (tables,) = self._connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
-            if tables and found != APPLICATION_ID:
-                raise sqlite3.DatabaseError("it is another kind of file")
-            if not tables:
-                self._create()
-            self._connection.execute("PRAGMA synchronous = NORMAL")
+            self._set_up()
         except BaseException:
             self._connection.close()
             raise
+
+    def _set_up(self) -> None:
+        (found,) = self._connection.execute("PRAGMA application_id").fetchone()
+        (tables,) = self._connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+        if tables and found != APPLICATION_ID:
+            raise sqlite3.DatabaseError("it is another kind of file")
+        if not tables:
+            self._create()
+        self._connection.execute("PRAGMA synchronous = NORMAL")
 
     def _create(self) -> None:
         deadline = time.monotonic() + BUSY_S

@@ -61,6 +61,8 @@ EXAMPLES: Final = {
     "  llmhub bench --model openai/gpt-4o-mini --workers 1 --workers 8 --workers 32 --target 2 --plot load.png",
     "serve": "llmhub serve\n  llmhub serve --port 0 --simulator http://127.0.0.1:8000 --cache none\n"
     "  llmhub serve --config /etc/llmhub.toml --check",
+    "keys": "llmhub keys create --name ada --team research --budget-per-month 50\n  llmhub keys list\n"
+    "  llmhub keys rotate k7x2m4n8p3qa --grace 1d",
     "doctor": "llmhub doctor\n  llmhub doctor --simulator http://127.0.0.1:8000",
     "batches": "llmhub batches ls\n  llmhub batches collect --wait\n  llmhub batches cancel batch_6780bb2f",
     "cache": "llmhub cache stats\n  llmhub cache export --model 'openai/*' --out answers.parquet\n"
@@ -458,6 +460,7 @@ def _serve(parser: CommandParser) -> None:
     parser.add_argument("--grpc-port", type=int, metavar="N", help="serve gRPC too, on this port; 0 for any free one")
     parser.add_argument("--simulator", metavar="URL", help="send nothing to real providers, but to this simulator")
     parser.add_argument("--cache", metavar="URL", help=f"{CACHE_URLS}, or none")
+    parser.add_argument("--keys", action="store_true", default=None, help="require keys (see llmhub keys)")
     parser.add_argument("--check", action="store_true", help="check the settings, and exit")
 
 
@@ -539,6 +542,54 @@ def _batches(parser: CommandParser) -> None:
     _endpoint_arguments(connection)
 
 
+KEY_ACTIONS: Final = {
+    "create": "make a key, and write it: nothing shows it again",
+    "list": "list the keys, with what they have spent",
+    "revoke": "revoke a key for good",
+    "rotate": "give a key a new secret, and write it",
+}
+"""What each action of ``llmhub keys`` does."""
+
+
+def _keys(parser: CommandParser) -> None:
+    actions = parser.add_subparsers(
+        dest="action", required=True, metavar=f"{{{','.join(KEY_ACTIONS)}}}", parser_class=CommandParser
+    )
+    for name, short in KEY_ACTIONS.items():
+        action = actions.add_parser(name, help=short, description=f"{short[0].upper()}{short[1:]}.", allow_abbrev=False)
+        if name in {"revoke", "rotate"}:
+            action.add_argument("id", metavar="ID", help="id of the key")
+        if name == "create":
+            _new_key_arguments(action)
+        if name == "rotate":
+            action.add_argument("--grace", type=age_seconds, metavar="AGE", help="accept the old one as well: 1h, 1d")
+        if name != "revoke":
+            action.add_argument("--json", action="store_true", help="write JSON")
+        action.add_argument("--config", type=Path, metavar="FILE", help="settings of the service (llmhub.toml)")
+        action.add_argument("--store", metavar="URL", help="where keys are kept: a file, sqlite:///..., redis://...")
+
+
+def _new_key_arguments(parser: CommandParser) -> None:
+    parser.add_argument("--name", metavar="NAME", help="whose key it is, or what for")
+    parser.add_argument("--team", metavar="NAME", help="its team (default)")
+    parser.add_argument("--scope", dest="scopes", action="append", metavar="NAME", help="what it may be used for")
+    parser.add_argument(
+        "-m", "--model", dest="models", action="append", metavar="PATTERN", help="models it may use (*)"
+    )
+    parser.add_argument("--expires", dest="expires_in_s", type=age_seconds, metavar="AGE", help="such as 12h, 30d")
+    parser.add_argument("--rpm", type=positive_float, metavar="N", help="requests a minute")
+    parser.add_argument("--tpm", type=positive_float, metavar="N", help="tokens a minute")
+    parser.add_argument("--budget", dest="budget_usd", type=usd_amount, metavar="USD", help="budget in all")
+    for period in ("day", "month"):
+        field = f"budget_usd_per_{period}"
+        parser.add_argument(f"--budget-per-{period}", dest=field, type=usd_amount, metavar="USD", help=f"per {period}")
+    parser.add_argument("--weight", type=positive_float, metavar="X", help="share among keys that wait (1)")
+    parser.add_argument(
+        "--cache-scope", choices=("key", "team", "all"), help="who shares its cached responses (as the settings say)"
+    )
+    parser.add_argument("--must-sign", action="store_true", default=None, help="accept signed requests only")
+
+
 COMMANDS: Final = {
     "complete": ("send one prompt, and write the answer", _complete),
     "demo": ("run 120 prompts against simulated providers, and write tables and plots", _demo),
@@ -555,6 +606,7 @@ COMMANDS: Final = {
     "bench": ("load-test models: latency, throughput and cost", _bench),
     SIM_COMMAND: ("simulate providers on this machine (llmhub sim -h)", _sim),
     "serve": ("run the hub as a service: the APIs of OpenAI, Anthropic and Gemini before any model", _serve),
+    "keys": ("make, list, revoke and rotate the keys of a service", _keys),
     "doctor": ("check which providers are available, and what is missing", _doctor),
     "batches": ("list, collect or cancel batches at providers", _batches),
     "cache": ("inspect, check, export or delete cached responses", _cache),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from typing import Any
 
 from llmhub.cli.console import print_message, print_result
 from llmhub.server.running import serve
@@ -16,10 +17,12 @@ PROTOCOLS = ("grpc",)
 
 def run(args: argparse.Namespace) -> int:
     """Serve, and return 1 if requests in progress were cut off at the end."""
-    overrides = {name: value for name in OVERRIDES if (value := getattr(args, name)) is not None}
+    overrides: dict[str, Any] = {name: value for name in OVERRIDES if (value := getattr(args, name)) is not None}
     for name in PROTOCOLS:
         if (port := getattr(args, f"{name}_port")) is not None:
             overrides[name] = {"port": port}
+    if args.keys:
+        overrides["access"] = {"keys": True}
     settings = load_server_settings(args.config, overrides)
     service = open_service(settings, args.config)
     if args.check:

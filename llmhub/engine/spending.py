@@ -128,6 +128,10 @@ class SharedBudget:
         self.budget = reconcile(self.budget, max_cost, cost)
         self._wake()
 
+    def refusal(self, max_cost: int, call: Call) -> LLMError:
+        """Return the error of a call that was not admitted."""
+        return budget_error(self.budget, max_cost, call)
+
     def _wake(self) -> None:
         while self._waiting:
             max_cost, reserved = self._waiting[0]
@@ -236,7 +240,7 @@ def budget_middleware(budgets: Budgets, prices: TargetPrices, rate_limit: Middle
             max_cost = ceil(nominal * overruns.get(call.target.name, 1))
             for shared in own.shared:
                 if shared.rejects(max_cost):
-                    return Answer(Failure(budget_error(shared.budget, max_cost, call)))
+                    return Answer(Failure(shared.refusal(max_cost, call)))
 
             def on_cost(cost: int) -> None:
                 if cost > max_cost and nominal:
@@ -277,7 +281,7 @@ def _reserve_and_send(
         try:
             for budget in budgets:
                 if not await budget.reserve(max_cost):
-                    return Answer(Failure(budget_error(budget.budget, max_cost, call)))
+                    return Answer(Failure(budget.refusal(max_cost, call)))
                 reserved.append(budget)
             try:
                 answer = await send(call.with_on_sent(on_sent))

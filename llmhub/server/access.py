@@ -9,14 +9,12 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 from returns.result import Result, Success
 
-from llmhub.core.errors import LLMError, invalid
-
 if TYPE_CHECKING:
     from aiohttp import web
 
+    from llmhub.core.errors import LLMError
     from llmhub.engine.spending import Budgets
     from llmhub.server.routes import HttpRoute
-    from llmhub.server.server_settings import ServerSettings
 
 SCOPES: Final = ("completions", "embeddings", "tables", "runs", "batches", "metrics", "admin")
 """What a caller may be permitted to use. Each route names one; a route without a scope needs no caller."""
@@ -42,6 +40,8 @@ class Caller:
         Budgets that each call must fit into besides the hub's; ``None`` for those of the hub alone.
     cache_scope
         Callers with equal values share cached responses.
+    limits
+        Rate limits of the caller; ``None`` for none.
     """
 
     key_id: str
@@ -51,6 +51,7 @@ class Caller:
     weight: float = 1.0
     budgets: Budgets | None = None
     cache_scope: str = ""
+    limits: CallerLimits | None = None
 
     def may_use(self, model: str) -> bool:
         """Return whether the caller may send requests to ``provider/model``.
@@ -61,6 +62,20 @@ class Caller:
         False
         """
         return any(fnmatchcase(model, pattern) for pattern in self.models)
+
+
+class CallerLimits(Protocol):
+    """Rate limits of a caller."""
+
+    @property
+    def counts_tokens(self) -> bool:
+        """Whether one of them counts tokens."""
+
+    async def admit(self, tokens: int) -> LLMError | None:
+        """Count a request of an estimated number of tokens; return the error of one that has to come later."""
+
+    def charge(self, tokens: int) -> None:
+        """Count further tokens of a request, or fewer than estimated (negative)."""
 
 
 class Access(Protocol):
@@ -96,19 +111,3 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
-
-
-def access_from_settings(settings: ServerSettings) -> Access:
-    """Return how requests are authenticated.
-
-    Raises
-    ------
-    BadRequestError
-        The service would be open to other machines without keys.
-    """
-    if not is_loopback(settings.host):
-        raise invalid(
-            "server.host",
-            f"{settings.host!r} can be reached from other machines, which needs keys; bind 127.0.0.1 to go without",
-        )
-    return OpenAccess()

@@ -78,6 +78,8 @@ def error_headers(error: LLMError, status: int) -> dict[str, str]:
     {'x-should-retry': 'true', 'retry-after': '2'}
     """
     headers = {"x-should-retry": "true" if is_transient(error) else "false"}
+    if status == 401:  # noqa: PLR2004
+        headers["www-authenticate"] = "Bearer"
     if status in {429, 503}:
         headers["retry-after"] = str(math.ceil(max(error.retry_after_s or 0.0, DEFAULT_RETRY_AFTER_S)))
     return headers

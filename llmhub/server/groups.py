@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Final
 
-from llmhub.server import api_routes, completion_routes, embedding_routes, health_routes, metrics_route
+from llmhub.server import api_routes, completion_routes, embedding_routes, health_routes, key_routes, metrics_route
 from llmhub.server.routes import RouteGroup
 from llmhub.server.rpc import servers
 
 GROUPS: Final[tuple[RouteGroup, ...]] = (
+    key_routes.GROUP,
     health_routes.GROUP,
     completion_routes.GROUP,
     embedding_routes.GROUP,

@@ -20,7 +20,9 @@ from msgspec import Meta, Struct
 from llmhub.config import CONFIG_FILE, variables_with_prefix
 from llmhub.core.errors import invalid
 from llmhub.core.payload import deep_merge
+from llmhub.core.secret import Secret
 from llmhub.engine.limits import Limit
+from llmhub.server.access_settings import AccessSettings, decode_secret
 
 SECTION: Final = "server"
 ENVIRONMENT_PREFIX: Final = "LLMHUB_SERVER_"
@@ -108,6 +110,8 @@ class ServerSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         How long requests in progress may take after a stop was requested.
     grpc
         Settings of gRPC, which is served if they are given.
+    access
+        Keys, teams and where they are kept.
     """
 
     host: str = "127.0.0.1"
@@ -127,6 +131,7 @@ class ServerSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     keepalive_s: Seconds = 75.0
     drain_timeout_s: Annotated[float, Meta(ge=0)] = 30.0
     grpc: GrpcSettings | None = None
+    access: AccessSettings = AccessSettings()
 
 
 def load_server_settings(path: Path | None = None, overrides: Mapping[str, Any] | None = None) -> ServerSettings:
@@ -147,8 +152,12 @@ def load_server_settings(path: Path | None = None, overrides: Mapping[str, Any] 
     settings = parse_server_settings(text, variables_with_prefix(ENVIRONMENT_PREFIX), str(file))
     if not overrides:
         return settings
-    given = deep_merge(msgspec.to_builtins(settings), msgspec.to_builtins(overrides))
+    given = deep_merge(msgspec.to_builtins(settings, enc_hook=_reveal), msgspec.to_builtins(overrides))
     return _convert(given, strict=False, where=lambda key: f"--{key.replace('.', '-')}")
+
+
+def _reveal(secret: Any) -> str:
+    return secret.reveal() if isinstance(secret, Secret) else str(secret)
 
 
 def parse_server_settings(text: str, variables: Mapping[str, str], file: str = CONFIG_FILE) -> ServerSettings:
@@ -181,7 +190,7 @@ def parse_server_settings(text: str, variables: Mapping[str, str], file: str = C
 def _convert(values: Mapping[str, Any], *, strict: bool, where: Any) -> ServerSettings:
     """Return the settings of plain values; raise with the place that ``where`` returns for a key."""
     try:
-        return msgspec.convert(values, type=ServerSettings, strict=strict)
+        return msgspec.convert(values, type=ServerSettings, strict=strict, dec_hook=decode_secret)
     except msgspec.ValidationError as error:
         message, _, place = str(error).partition(" - at `")
         key = place.strip("`").removeprefix("$").removeprefix(".")
@@ -252,11 +261,16 @@ def _matching(wanted: list[str], parts: list[str]) -> int:
 
 def _field_of_variable(name: str) -> tuple[str, ...]:
     """Return the path of the field that a variable sets."""
-    rest = name.removeprefix(ENVIRONMENT_PREFIX).lower()
-    for each in msgspec.structs.fields(ServerSettings):
-        if _section_type(each.type) is not None and rest.startswith(f"{each.name}_"):
-            return each.name, rest[len(each.name) + 1 :]
-    return (rest,)
+    return _path_of(ServerSettings, name.removeprefix(ENVIRONMENT_PREFIX).lower())
+
+
+def _path_of(section: type[Struct], name: str) -> tuple[str, ...]:
+    """Return the path of a field that is named by the names of its sections and its own, joined by underscores."""
+    for each in msgspec.structs.fields(section):
+        inner = _section_type(each.type)
+        if inner is not None and name.startswith(f"{each.name}_"):
+            return each.name, *_path_of(inner, name[len(each.name) + 1 :])
+    return (name,)
 
 
 def _value_of_variable(value: str) -> Any:

@@ -16,7 +16,7 @@ from returns.result import Failure
 
 from llmhub.cache.modes import CacheMode
 from llmhub.config import load_settings
-from llmhub.core.errors import ConnectorError, PermissionDenied, ServerError, invalid, to_exception
+from llmhub.core.errors import ConnectorError, LLMError, PermissionDenied, ServerError, invalid, to_exception
 from llmhub.core.prepared import with_model
 from llmhub.core.pricing import compute_cost
 from llmhub.core.stream import Delta
@@ -28,8 +28,10 @@ from llmhub.engine.spending import TargetPrices
 from llmhub.hub import Hub, load_enabled_plugins
 from llmhub.observability.metrics import PrometheusCollector
 from llmhub.providers.prices import provider_of_model
-from llmhub.server.access import Access, access_from_settings
+from llmhub.server.access import Access
 from llmhub.server.context import RequestContext
+from llmhub.server.input_token_estimate import estimate_input_tokens
+from llmhub.server.key_access import access_from_settings
 from llmhub.server.lanes import Lanes
 from llmhub.server.routes import RouteGroup
 from llmhub.server.server_settings import ServerSettings
@@ -164,6 +166,9 @@ class Service:
                 target = self.target(request.model, context)
             except ConnectorError as error:
                 return Answer(Failure(error.error))
+        counted, refusal = await self._admit(request, context)
+        if refusal is not None:
+            return Answer(Failure(refusal))
         call = Call(
             target,
             with_model(request, target.model),
@@ -184,7 +189,29 @@ class Service:
             self.lanes.release(context)
         if result.stopped_by_store_failure:
             return Answer(Failure(ServerError(message=f"the cache failed: {result.store_error}", should_retry=True)))
+        if counted and context.caller.limits is not None and is_successful(result.answer.outcome):
+            usage = result.answer.outcome.unwrap().usage
+            used = 0 if result.answer.cache_hit else (usage.input_tokens or 0) + (usage.output_tokens or 0)
+            context.caller.limits.charge(used - counted)
         return result.answer
+
+    async def _admit(self, request: CompletionRequest, context: RequestContext) -> tuple[int, LLMError | None]:
+        """Count a request in the caller's rate limits; return the tokens counted, and the error of one too many.
+
+        A bulk call waits until it is admitted.
+        """
+        limits = context.caller.limits
+        if limits is None:
+            return 0, None
+        tokens = estimate_input_tokens(request) if limits.counts_tokens else 0
+        loop = asyncio.get_running_loop()
+        while True:
+            refusal = await limits.admit(tokens)
+            if refusal is None or context.lane != "bulk" or refusal.retry_after_s is None:
+                return tokens, refusal
+            if loop.time() + refusal.retry_after_s > context.deadline:
+                return tokens, refusal
+            await asyncio.sleep(refusal.retry_after_s)
 
     def costs(self, target: Target, answer: Answer) -> Costs:
         """Return the cost of an answer as billed and at list price; ``None`` where a price is unknown."""
@@ -225,9 +252,9 @@ def open_service(settings: ServerSettings, config_file: Path | None = None) -> S
     BadRequestError
         A setting is wrong, or the service would be open to other machines without keys.
     """
-    access = access_from_settings(settings)
     plugins = load_enabled_plugins()
     environment = load_settings(plugin_providers=plugins.providers, file=config_file)
+    access = access_from_settings(settings, environment.cache_url)
     cache = settings.cache or environment.cache_url or environment.cache_path
     hub = Hub(
         settings=environment,

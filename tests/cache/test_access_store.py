@@ -111,9 +111,7 @@ class TestAccounts:
         limit = 9
         for number, (amount, is_settled, cost) in enumerate(calls):
             (result,) = store.apply(owner, [Reserve(f"{name}{number}", (AccountLimit(name, limit),), amount)])
-            expected = (
-                "reject" if spent + amount > limit else "wait" if spent + reserved + amount > limit else "allow"
-            )
+            expected = "reject" if spent + amount > limit else "wait" if spent + reserved + amount > limit else "allow"
             assert isinstance(result, ReserveResult)
             assert result.decision == expected
             if expected == "allow":
