@@ -1,6 +1,6 @@
 """The interface of a store of keys and of what their owners spend, which all replicas of a service share.
 
-- Records of keys are bytes by id; `AccessStore.replace` changes one only if nobody else has changed it meanwhile.
+- Records of keys are bytes by id; `AccessStore.replace` changes one only if it was not changed meanwhile.
 - An account is a named sum in billionths of a dollar, such as what a key spends on one day. A reservation of the
   maximum cost of a call is made in several accounts in one step, and settled by the actual cost, exactly.
 - Reservations belong to an owner, a process. Those of a process that has died are settled at their maximum by another,

@@ -546,7 +546,7 @@ KEY_ACTIONS: Final = {
     "create": "make a key, and write it: nothing shows it again",
     "list": "list the keys, with what they have spent",
     "revoke": "revoke a key for good",
-    "rotate": "give a key a new secret, and write it",
+    "rotate": "make a new secret for a key, and write it",
 }
 """What each action of ``llmhub keys`` does."""
 

@@ -1,7 +1,7 @@
 """Accounts that all replicas of a service share through a store: budgets of keys and teams, and their rate limits.
 
 `SharedAccounts` performs the operations of one process. Those that arrive while others are on their way form the next
-batch, so that a lone call waits for nobody, and many calls cost few round trips.
+batch, so that a lone call does not wait, and many calls cost few round trips.
 
 If the store is lost, calls that need it are refused, or, as declared, each replica goes on with a part of each limit:
 ``limit / replicas``, less what it has used itself. What was spent meanwhile is entered when the store is back.

@@ -136,7 +136,7 @@ async def revoke_key(service: Service, request: web.Request, _context: RequestCo
 
 
 async def rotate_key(service: Service, request: web.Request, _context: RequestContext) -> web.StreamResponse:
-    """Give a key a new secret."""
+    """Make a new secret for a key."""
     access = _access(service)
     wanted = await _read_as(service, request, RotateRequest)
     key, token = await _ask(access, access.registry.rotate, request.match_info["id"], wanted.grace_s)
@@ -185,7 +185,7 @@ GROUP: Final = RouteGroup(
             "POST",
             "/keys/{id}/rotate",
             rotate_key,
-            "Give a key a new secret",
+            "Make a new secret for a key",
             request=RotateRequest,
             response=CreatedKey,
             request_types=JSON_TYPES,

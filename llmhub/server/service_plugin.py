@@ -9,7 +9,8 @@ from typing import Any, Final
 from llmhub.core.errors import invalid
 from llmhub.engine.event_loop import submit
 from llmhub.hub import Hub
-from llmhub.server.access import Access, access_from_settings
+from llmhub.server.access import Access
+from llmhub.server.key_access import access_from_settings
 from llmhub.server.running import RunningService, start
 from llmhub.server.server_settings import ServerSettings, load_server_settings
 from llmhub.server.service import Service, State

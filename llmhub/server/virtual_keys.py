@@ -21,7 +21,7 @@ from msgspec import Meta, Struct
 from llmhub.cache.access_store import AccessStore, AccountBalance
 from llmhub.core.budget import nano_to_usd
 from llmhub.core.errors import NotFound, invalid, to_exception
-from llmhub.engine.shared_accounts import PeriodLimit, account_name
+from llmhub.engine.shared_accounts import PERIODS, PeriodLimit, account_name
 from llmhub.server.access import SCOPES
 
 PREFIX: Final = "sk-llmhub-"
@@ -72,14 +72,10 @@ class Allowance(Struct, frozen=True, kw_only=True):
         >>> Allowance(budget_usd=Decimal("0.5")).budgets("key:k1")
         (PeriodLimit(holder='key:k1', period='total', limit=500000000),)
         """
-        amounts = {
-            "day": self.budget_usd_per_day,
-            "month": self.budget_usd_per_month,
-            "total": self.budget_usd,
-        }
+        amounts = (self.budget_usd_per_day, self.budget_usd_per_month, self.budget_usd)
         return tuple(
             PeriodLimit(holder, period, int(amount.scaleb(9)))
-            for period, amount in amounts.items()
+            for period, amount in zip(PERIODS, amounts, strict=True)
             if amount is not None
         )
 
@@ -113,7 +109,7 @@ class KeyOptions(Allowance, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
     name: Name = "unnamed"
     team: Name = "default"
-    scopes: tuple[Scope, ...] = DEFAULT_SCOPES  # type: ignore[assignment]
+    scopes: tuple[Scope, ...] = DEFAULT_SCOPES
     models: tuple[str, ...] = ("*",)
     weight: Annotated[float, Meta(gt=0, le=1000)] = 1.0
     cache_scope: CacheScope | None = None
@@ -270,7 +266,7 @@ class KeyRegistry:
         )
 
     def rotate(self, key_id: str, grace_s: float = 0.0) -> NewKey:
-        """Give a key a new secret; the present one is accepted for another ``grace_s`` seconds.
+        """Make a new secret for a key; the present one is accepted for another ``grace_s`` seconds.
 
         Raises
         ------
@@ -322,7 +318,7 @@ def describe_key(key: VirtualKey, balances: list[AccountBalance], now: float) ->
     holder = holder_of_key(key.id)
     spent = {name: nano_to_usd(amount) for name, amount, _ in balances}
     reserved = {name: nano_to_usd(amount) for name, _, amount in balances}
-    total, day, month = (account_name(holder, period, now) for period in ("total", "day", "month"))
+    day, month, total = (account_name(holder, period, now) for period in PERIODS)
     shown = {name: getattr(key, name) for name in KeyInfo.__struct_fields__ if name in VirtualKey.__struct_fields__}
     return KeyInfo(
         **shown,
