@@ -89,6 +89,19 @@ WindowKind: TypeAlias = type[TokenBucket] | type[FixedWindow] | type[SlidingWind
 WINDOW_KINDS: Final[tuple[WindowKind, ...]] = (TokenBucket, FixedWindow, SlidingWindow)
 
 
+def per_minute(state: WindowState) -> float:
+    """Return how much a window admits in a minute.
+
+    Examples
+    --------
+    >>> per_minute(FixedWindow(allowed=10, window_s=1, start=0.0))
+    600.0
+    """
+    if isinstance(state, TokenBucket):
+        return state.rate_per_s * MINUTE_S
+    return state.allowed * MINUTE_S / state.window_s
+
+
 def take(state: WindowState, now: float, cost: float) -> tuple[WindowState, float]:
     """Book ``cost``; return the new state and the seconds to wait before using it.
 

@@ -60,6 +60,7 @@ from llmhub.engine.limits import (
     estimate_cost,
     initial_states,
     learn_limit,
+    per_minute,
     refund,
     reported_limits,
     take,
@@ -217,6 +218,34 @@ class TargetLimiter:
         """Limits that other processes share; they are booked in leases."""
 
 
+class TargetState(NamedTuple):
+    """What the limiter of a target is doing at one moment.
+
+    Parameters
+    ----------
+    name
+        The target's name.
+    in_flight, waiting
+        Calls that were sent and not answered, and calls that wait.
+    max_in_flight
+        Calls that it sends at once, as far as it has learned; infinite without a bound.
+    wait_reason
+        What the waiting calls wait for.
+    paused_s
+        For how long it sends nothing.
+    reported
+        Limits that the provider has reported: what they count, and how much of it a minute.
+    """
+
+    name: str
+    in_flight: int
+    waiting: int
+    max_in_flight: float
+    wait_reason: str
+    paused_s: float
+    reported: tuple[tuple[str, float], ...]
+
+
 class RateLimiter:
     """Admits calls to all targets of a hub. Use it on one event loop only.
 
@@ -293,6 +322,25 @@ class RateLimiter:
     def limiters(self) -> tuple[TargetLimiter, ...]:
         """Return the limiters of the targets called so far. Any thread may ask."""
         return tuple(self._limiters.copy().values())
+
+    def states(self) -> tuple[TargetState, ...]:
+        """Return what the limiters of the targets called so far are doing. Any thread may ask."""
+        now = self._clock()
+        return tuple(
+            TargetState(
+                name=limiter.name,
+                in_flight=limiter.in_flight,
+                waiting=len(limiter.waiters),
+                max_in_flight=inf if limiter.adaptive is None else max_in_flight(limiter.adaptive, now),
+                wait_reason=limiter.wait_reason if limiter.waiters else "",
+                paused_s=max(limiter.paused_until - now, 0.0),
+                reported=tuple(
+                    (DIMENSIONS[dimension], per_minute(limit.state))
+                    for dimension, limit in limiter.learned_states.copy().items()
+                ),
+            )
+            for limiter in self.limiters()
+        )
 
     def wait_reason(self, target: str) -> str:
         """Return what the calls to a target wait for; empty if none waits."""

@@ -22,6 +22,7 @@ from llmhub.engine.fan_out import run_fan_out
 from llmhub.engine.fan_out_types import FanOutResult, FanOutSpec, Sender
 from llmhub.engine.leased_limits import SharedLimits
 from llmhub.engine.observer import Observers, decision_observer, no_observers
+from llmhub.engine.rate_limiter import TargetState
 from llmhub.engine.spending import Budgets, SharedBudget
 from llmhub.engine.store_access import StoreAccess
 
@@ -108,6 +109,11 @@ class Runtime:
         """Return what the open client is doing now; ``None`` if none is open. Any thread may ask."""
         client = self._client
         return client.state() if client is not None else None
+
+    def target_states(self) -> tuple[TargetState, ...]:
+        """Return what the limiters of the open client are doing now; empty if none is open. Any thread may ask."""
+        client = self._client
+        return client.rate_limiter.states() if client is not None else ()
 
     async def run(
         self,

@@ -1,15 +1,13 @@
-"""Routes that describe the service: its models, its OpenAPI document, and a page to read that."""
+"""Routes that describe the service: its models and its OpenAPI document."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
-from html import escape
 from typing import Any, Final
 
-import msgspec
 from aiohttp import web
 from msgspec import Struct
 
@@ -104,72 +102,6 @@ async def openapi_document(service: Service, _request: web.Request, _context: Re
     return json_response(build_document(service.groups))
 
 
-async def openapi_page(service: Service, _request: web.Request, _context: RequestContext) -> web.StreamResponse:
-    """Return a page that shows the OpenAPI document, without scripts or other files."""
-    page = render_page(build_document(service.groups))
-    return web.Response(text=page, content_type="text/html", headers={"content-security-policy": PAGE_POLICY})
-
-
-PAGE_POLICY: Final = "default-src 'none'; style-src 'unsafe-inline'"
-PAGE_STYLE: Final = """
-:root { color-scheme: light dark; font: 15px/1.5 system-ui, sans-serif; }
-body { max-width: 60rem; margin: 2rem auto; padding: 0 1rem; }
-details { border: 1px solid color-mix(in srgb, currentColor 20%, transparent); border-radius: 6px; margin: .5rem 0; }
-summary { cursor: pointer; padding: .5rem .8rem; }
-details > div { padding: 0 .8rem .8rem; }
-code, pre { font-family: ui-monospace, monospace; font-size: .9em; }
-pre { overflow: auto; max-height: 24rem; padding: .6rem; background: color-mix(in srgb, currentColor 6%, transparent); }
-b { display: inline-block; min-width: 4.5rem; }
-"""
-
-
-def render_page(document: dict[str, Any]) -> str:
-    """Return the document as HTML: each operation with its parameters and schemas."""
-    sections = []
-    for tag in document["tags"]:
-        operations = [
-            _render_operation(method, path, operation)
-            for path, methods in document["paths"].items()
-            for method, operation in methods.items()
-            if tag["name"] in operation["tags"]
-        ]
-        sections.append(f"<h2>{escape(tag['name'])}</h2>{''.join(operations)}")
-    schemas = "".join(
-        f"<details><summary><code>{escape(name)}</code></summary><div>{_json(schema)}</div></details>"
-        for name, schema in document["components"]["schemas"].items()
-    )
-    return (
-        '<!doctype html><html lang="en"><head><meta charset="utf-8"><title>llmhub API</title>'
-        f'<meta name="viewport" content="width=device-width"><style>{PAGE_STYLE}</style></head><body>'
-        f"<h1>llmhub API {escape(document['info']['version'])}</h1>"
-        '<p>The document itself: <a href="openapi.json">openapi.json</a>.</p>'
-        f"{''.join(sections)}<h2>Schemas</h2>{schemas}</body></html>"
-    )
-
-
-def _render_operation(method: str, path: str, operation: dict[str, Any]) -> str:
-    parameters = "".join(
-        f"<li><code>{escape(each['name'])}</code> ({escape(each['in'])}) {escape(each['description'])}</li>"
-        for each in operation.get("parameters", ())
-    )
-    bodies: Iterable[tuple[str, Any]] = [
-        ("Request", operation.get("requestBody", {}).get("content", {})),
-        *((f"Response {status}", reply.get("content", {})) for status, reply in operation["responses"].items()),
-    ]
-    shown = "".join(f"<h4>{escape(name)}</h4>{_json(content)}" for name, content in bodies if content)
-    scope = operation.get("x-scope")
-    needs = f"<p>Needs a key with the scope <code>{escape(scope)}</code>.</p>" if scope else ""
-    head = f"<b>{method.upper()}</b> <code>{escape(path)}</code> {escape(operation['summary'])}"
-    return (
-        f"<details><summary>{head}</summary>"
-        f"<div>{needs}{f'<ul>{parameters}</ul>' if parameters else ''}{shown}</div></details>"
-    )
-
-
-def _json(value: object) -> str:
-    return f"<pre>{escape(msgspec.json.format(msgspec.json.encode(value), indent=2).decode())}</pre>"
-
-
 MODEL_PARAMETER: Final = Parameter(name="model", place="path", description="provider/model", required=True)
 GROUP: Final = RouteGroup(
     name="api",
@@ -200,8 +132,5 @@ GROUP: Final = RouteGroup(
             )
         ),
         HttpRoute("GET", "/openapi.json", openapi_document, summary="This document", response=dict[str, Any]),
-        HttpRoute(
-            "GET", "/docs", openapi_page, summary="A page that shows this document", response_types=("text/html",)
-        ),
     ),
 )

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from typing import Final
 
-from llmhub.server import api_routes, completion_routes, embedding_routes, health_routes, key_routes, metrics_route
+from llmhub.server import (
+    api_routes,
+    completion_routes,
+    embedding_routes,
+    health_routes,
+    key_routes,
+    metrics_route,
+    page_routes,
+)
 from llmhub.server.routes import RouteGroup
 from llmhub.server.rpc import servers
 
@@ -16,4 +24,5 @@ GROUPS: Final[tuple[RouteGroup, ...]] = (
     api_routes.GROUP,
     metrics_route.GROUP,
     servers.GROUP,
+    page_routes.GROUP,
 )

@@ -29,11 +29,13 @@ from llmhub.hub import Hub, load_enabled_plugins
 from llmhub.observability.metrics import PrometheusCollector
 from llmhub.providers.prices import provider_of_model
 from llmhub.server.access import Access
+from llmhub.server.activity import Activity
 from llmhub.server.context import RequestContext
 from llmhub.server.input_token_estimate import estimate_input_tokens
 from llmhub.server.key_access import access_from_settings
 from llmhub.server.lanes import Lanes
 from llmhub.server.routes import RouteGroup
+from llmhub.server.run_views import RunSource
 from llmhub.server.server_settings import ServerSettings
 
 State: TypeAlias = Literal["starting", "ready", "draining", "stopped"]
@@ -70,6 +72,10 @@ class Service:
         Metrics of the calls, while they are collected.
     addresses
         Addresses of the protocols beside HTTP that are served (``grpc``, ``flight``).
+    activity
+        What the page shows of the calls, while they are counted.
+    run_sources
+        Where the page finds runs and batches; the lifespan of a route group adds its own.
     """
 
     hub: Hub
@@ -78,6 +84,8 @@ class Service:
     groups: Sequence[RouteGroup] = ()
     metrics: PrometheusCollector | None = None
     addresses: dict[str, str] = field(default_factory=dict)
+    activity: Activity | None = None
+    run_sources: list[RunSource] = field(default_factory=list)
     state: State = "starting"
     active_requests: int = 0
     lanes: Lanes = field(init=False)
