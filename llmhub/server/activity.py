@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import Counter, deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
@@ -127,7 +127,8 @@ class _TeamSeries:
         return totals
 
 
-class WaitTotals(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class WaitTotals:
     """Waits of one reason: how many, and their duration."""
 
     count: int
@@ -210,7 +211,7 @@ class Activity:
         self._series: dict[str, _TeamSeries] = {}
         self._errors: dict[ErrorKey, ErrorTotals] = {}
         self._waits: Counter[tuple[str, str]] = Counter()
-        self._wait_s: Counter[tuple[str, str]] = Counter()
+        self._wait_s: defaultdict[tuple[str, str], float] = defaultdict(float)
         self._hits: deque[tuple[CacheHits, str, str]] = deque()
         self._dispatcher = Dispatcher(self._add, self._add_hits, clock)
 
