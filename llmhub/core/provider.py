@@ -421,6 +421,8 @@ class Provider:
     reports_cost
         Whether the usage of its replies states what it charged, in USD. Such a number of another server is ignored: it
         may be in another currency, or an estimate.
+    counts_max_tokens
+        Whether its limit of tokens counts ``max_tokens`` as a request arrives, however few of them are used.
     """
 
     name: str
@@ -441,3 +443,4 @@ class Provider:
     token_counts: TokenCountService | None = None
     batch: BatchApi | None = None
     reports_cost: bool = False
+    counts_max_tokens: bool = False

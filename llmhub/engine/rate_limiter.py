@@ -142,11 +142,14 @@ class Permit(NamedTuple):
         What was booked for it.
     booked_total
         All that had been booked at the target then, including it.
+    least_tokens
+        Tokens that the provider counts whatever is used; the rest of what was booked is refunded.
     """
 
     granted_at: float
     cost: RateCost
     booked_total: RateCost
+    least_tokens: float = 0.0
 
 
 class Refusals(NamedTuple):
@@ -547,7 +550,7 @@ class RateLimiter:
             return
         unused = (
             0.0,
-            booked.tokens - input_tokens - output_tokens,
+            booked.tokens - max(input_tokens + output_tokens, permit.least_tokens),
             booked.input_tokens - input_tokens,
             booked.output_tokens - output_tokens,
         )
@@ -693,6 +696,8 @@ def rate_limit_middleware(
             permit = await limiter.acquire(target_limiter, cost, start)
             if isinstance(permit, Wait):
                 return Answer(Failure(_not_sent_error(call, permit, target_limiter, clock())))
+            if call.target.provider.counts_max_tokens and call.request.max_tokens:
+                permit = permit._replace(least_tokens=float(call.request.n * call.request.max_tokens))
             try:
                 answer = await send(call)
             except BaseException:

@@ -88,6 +88,7 @@ _azure = partial(
     schema_support=SCHEMA_SUPPORT,
     price_listing=PriceListing("azure"),
     batch=BatchApi(wire=openai_batch.WIRE, base_url=_batch_url, limits=BATCH_LIMITS),
+    counts_max_tokens=True,  # https://learn.microsoft.com/azure/ai-foundry/openai/how-to/quota (read 2026-11-30)
 )
 _ENV: Final = ("AZURE_OPENAI_API_KEY", "AZURE_OPENAI_ENDPOINT")
 _VARIABLES: Final = (("api_key", "AZURE_OPENAI_API_KEY"), ("base_url", "AZURE_OPENAI_ENDPOINT"))

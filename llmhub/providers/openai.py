@@ -156,6 +156,7 @@ _openai = partial(
     price_listing=PriceListing("openai", adjust=add_service_tiers),
     environment_variables=(("api_key", "OPENAI_API_KEY"), ("base_url", "OPENAI_BASE_URL")),
     batch=BatchApi(wire=openai_batch.WIRE, base_url=fixed_url(BASE_URL, "")),
+    counts_max_tokens=True,
 )
 
 PACK_LIMITS: Final = PackLimits(texts=2048, tokens=300_000, text_tokens=8192)

@@ -95,6 +95,7 @@ def openai_compatible(
     pack_limits: PackLimits = OWN_SERVER_LIMITS,
     batch: BatchApi | None = None,
     reports_cost: bool = False,
+    counts_max_tokens: bool = False,
 ) -> ProviderEntry:
     """Return the entry of a server that speaks Chat Completions under a bearer token.
 
@@ -121,6 +122,8 @@ def openai_compatible(
         Its Batch API.
     reports_cost
         Whether its replies are documented to state what it charged, in USD.
+    counts_max_tokens
+        Whether its limit of tokens counts ``max_tokens`` as a request arrives, however few of them are used.
     """
     checks = (partial(check_parts, name, frozenset(refused_parts)), *checks)
     if wire is openai_chat.WIRE and not takes_reasoning_details:
@@ -144,6 +147,7 @@ def openai_compatible(
         else embeddings,
         batch=batch,
         reports_cost=reports_cost,
+        counts_max_tokens=counts_max_tokens,
     )
     return provider_entry(
         provider,

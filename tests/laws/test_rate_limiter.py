@@ -265,8 +265,8 @@ class Provider:
         return self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
 
 
-def call(text: str = "four score and seven", **more: Any) -> Call:
-    return Call(ONE, CompletionRequest(model="m", messages=(Message("user", text),), **more))
+def call(text: str = "four score and seven", target: Target = ONE, **more: Any) -> Call:
+    return Call(target, CompletionRequest(model="m", messages=(Message("user", text),), **more))
 
 
 OK = Answer(Success(CompletionResponse(usage=Usage(input_tokens=4, output_tokens=6))), total_s=0.5, attempts=1)
@@ -293,9 +293,19 @@ def test_answer_reports_its_rate_wait(virtual: Any) -> None:
 
 
 def test_booked_tokens_are_corrected_by_usage(virtual: Any) -> None:
-    booked = estimate_cost(call(max_tokens=1000).request).tokens
-    _, sent_at = story(virtual, Limit(tpm=60 * booked, burst=1 / 60), [OK], [call(max_tokens=1000)] * 20)
+    target = Target(PROVIDERS["groq"], Endpoint(), "one", "groq/one")
+    given = call(target=target, max_tokens=1000)
+    booked = estimate_cost(given.request).tokens
+    _, sent_at = story(virtual, Limit(tpm=60 * booked, burst=1 / 60), [OK], [given] * 20)
     assert sent_at[-1] < 19 * 10 / booked * 2
+
+
+@pytest.mark.parametrize("provider", ["openai", "openai-responses", "azure", "azure-responses"])
+def test_max_tokens_stay_booked_where_the_provider_counts_them(provider: str, virtual: Any) -> None:
+    given = call(target=Target(PROVIDERS[provider], Endpoint(), "one", f"{provider}/one"), max_tokens=1000)
+    booked = estimate_cost(given.request).tokens
+    _, sent_at = story(virtual, Limit(tpm=60 * booked, burst=1 / 60), [OK], [given] * 4)
+    assert sent_at == pytest.approx([0.0, *(60 / 59 * (1000 / booked) + 60 / 59 * index for index in range(3))], rel=0.05)
 
 
 def test_booking_stays_without_usage(virtual: Any) -> None:
