@@ -11,6 +11,7 @@ import asyncio
 import itertools
 import time
 from array import array
+from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
@@ -45,6 +46,10 @@ WORKERS_PER_TURN: Final = 8
 """Workers started in one turn of the loop, so that the first requests are sent before the last worker starts."""
 DRAIN_TIMEOUT_S: Final = 60.0
 """Maximum time a stopped run waits for requests in flight."""
+CLAIM_AHEAD_S: Final = 0.1
+"""How long the claimed items that have not been sent are to last: other processes get the ones after them."""
+MIN_CLAIMED: Final = 16
+"""Minimum number of items claimed at a time."""
 SWEEP_INTERVAL_S: Final = 0.05
 """Time between two searches of a stopped run for workers that wait instead of sending."""
 
@@ -95,7 +100,10 @@ class _FanOut:
             SingleFlight(log, spec.run_id, rows, access.not_before, sender.alternatives) if log is not None else None
         )
         self.queues = TargetQueues(MAX_RELEASED_PER_SLOT * spec.concurrency)
-        self.low = min(spec.concurrency * 2, CHUNK_SIZE)
+        self.shares_claims = log is not None and log.store.claims is not None
+        self.unclaimed: deque[tuple[Sequence[PlannedItem], float, int]] = deque()
+        self.sent_count, self.first_sent_at = 0, 0.0
+        self.low = MIN_CLAIMED if self.shares_claims else min(spec.concurrency * 2, CHUNK_SIZE)
         self.wake = asyncio.Event()
         self.workers: dict[asyncio.Task[None], SendContext] = {}
         self.slots = ConcurrencySlots(
@@ -168,13 +176,18 @@ class _FanOut:
         """Queue items and start workers, as many as there are items and slots, until all items have been started."""
         self.supplier = task = asyncio.current_task()
         try:
-            while not self.stop.requested and (self.queues or not self.planner.exhausted or self.waiting_elsewhere):
+            while not self.stop.requested and (
+                self.queues or self.unclaimed or not self.planner.exhausted or self.waiting_elsewhere
+            ):
                 self.wake.clear()
-                if low := not self.planner.exhausted and self.queues.is_low(self.low):
-                    planned = await self.planner.next_missing()
-                    if planned is None:
-                        continue
-                    await self._enqueue(*planned)
+                has_more = bool(self.unclaimed) or not self.planner.exhausted
+                if low := has_more and self.queues.is_low(self.low):
+                    if not self.unclaimed:
+                        planned = await self.planner.next_missing()
+                        if planned is None:
+                            continue
+                        self._add_planned(*planned)
+                    await self._enqueue()
                 workers = min(self.slots.free_count(), self.queues.ready_count(), WORKERS_PER_TURN)
                 if workers > 0:
                     self._start_workers(workers)
@@ -190,16 +203,41 @@ class _FanOut:
         finally:
             self.supplier = None
 
-    async def _enqueue(self, missing: Sequence[PlannedItem], weight: int) -> None:
-        """Queue the missing items whose requests are not in flight elsewhere; wait for the others in the background."""
+    def _portion(self) -> int:
+        """Return the number of items to claim at a time: as many as are sent within `CLAIM_AHEAD_S`.
+
+        Claimed items are out of reach of other processes with the same store, which may have nothing else to send.
+        """
+        if not self.first_sent_at:
+            return max(self.spec.concurrency, MIN_CLAIMED)
+        per_second = self.sent_count / max(time.perf_counter() - self.first_sent_at, CLAIM_AHEAD_S)
+        return min(max(int(per_second * CLAIM_AHEAD_S), MIN_CLAIMED), CHUNK_SIZE)
+
+    def _add_planned(self, missing: Sequence[PlannedItem], weight: int) -> None:
+        """Add the missing items of a chunk to those that are claimed next."""
         if self.reporter is not None:
             self.reporter.add_misses([item[0] for item in missing])
+        if missing:
+            self.unclaimed.append((missing, time.perf_counter(), weight))
+
+    async def _enqueue(self) -> None:
+        """Queue the next items whose requests are not in flight elsewhere; wait for the others in the background."""
+        if not self.unclaimed:
+            return
+        missing, planned_at, weight = self.unclaimed.popleft()
+        portion = len(missing)
+        if self.shares_claims:
+            portion = self._portion()
+            self.low = portion // 2
+        if portion < len(missing):
+            self.unclaimed.appendleft((missing[portion:], planned_at, weight))
+            missing = missing[:portion]
         flight = self.single_flight
-        if flight is not None and missing:
+        if flight is not None:
             missing = await flight.claim(missing)
             if flight.has_waiting and self.waiting_elsewhere is None and not self.stop.requested:
                 self.waiting_elsewhere = self.group.create_task(self._wait_elsewhere(flight))
-        self.queues.put(missing, time.perf_counter(), weight)
+        self.queues.put(missing, planned_at, weight)
 
     async def _wait_elsewhere(self, flight: SingleFlight[PlannedItem]) -> None:
         """Wait for requests in flight elsewhere, and queue the items that this run has to send itself."""
@@ -216,6 +254,7 @@ class _FanOut:
 
     def _start_workers(self, count: int) -> None:
         access = self.sender.access
+        self.first_sent_at = self.first_sent_at or time.perf_counter()
         for _ in range(count):
             context = SendContext(self.spec.run_id, access.write_ahead, strict=access.strict)
             worker = self.group.create_task(self._work(context))
@@ -267,6 +306,7 @@ class _FanOut:
 
     def _settle(self, position: int, key: bytes, answer: Answer, written_as: bytes | None = None) -> None:
         """Set the outcome of an item that was sent, and release its key."""
+        self.sent_count += 1
         self.results.settle(position, answer)
         self.sender.access.checked_keys.discard(key)
         if self.single_flight is not None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any, Literal
@@ -231,3 +233,40 @@ async def test_a_stop_signal_keeps_no_finished_run_alive() -> None:
     for _ in range(3):
         await run_fan_out(FanOutSpec(size=0, chunks=iter([])), sender, stop)
     assert not stop._listeners
+
+
+SHARE_OF_ROWS = """
+import sys
+import llmhub
+from llmhub.config import Settings
+url, cache = sys.argv[1:3]
+hub = llmhub.Hub(endpoints={"openai": llmhub.Endpoint(base_url=url, api_key="k")}, settings=Settings(),
+                 cache=cache, concurrency=8)
+frame = {"n": [str(number) for number in range(120)]}
+llmhub.complete("Warm up", model="openai/gpt-4o-mini", hub=hub)
+print("ready", flush=True)
+sys.stdin.readline()
+table = llmhub.complete_table(frame, "Say {n}", model="openai/gpt-4o-mini", hub=hub, progress=False)
+assert set(table.column("status").to_pylist()) == {"ok"}
+print(table.column("cache_hit").to_pylist().count(False), flush=True)
+"""
+
+
+def test_processes_with_equal_rows_share_them(tmp_path: Path) -> None:
+    with serving(Simulator(latency=Latency(0.25))) as served:
+        arguments = [sys.executable, "-c", SHARE_OF_ROWS, served.base_url("openai"), str(tmp_path / "runs.db")]
+        processes = [
+            subprocess.Popen(arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(3)
+        ]
+        for process in processes:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "ready\n"
+        for process in processes:
+            assert process.stdin is not None
+            process.stdin.write("\n")
+            process.stdin.flush()
+        outputs = [int(process.communicate(timeout=60)[0]) for process in processes]
+        assert served.counts()["requests"] == 121
+    # None may claim so much that the others have nothing to send: 120 rows are 15 rounds of 8.
+    assert sum(outputs) == 120
+    assert min(outputs) >= 8, outputs
