@@ -86,8 +86,9 @@ def simulate(simulator: Simulator | None = None, **options: Any) -> Simulation:
     >>> status
     0
     """
-    if not isinstance(simulator, Simulator | None):
-        message = f"{simulator!r} is no Simulator; every model is simulated: call simulate() or pass sim.Simulator()"
+    given: Any = simulator
+    if not isinstance(given, Simulator | None):
+        message = f"{given!r} is no Simulator; every model is simulated: call simulate() or pass sim.Simulator()"
         raise invalid("simulator", message)
     served = serve(simulator or Simulator(latency=DEFAULT_LATENCY))
     try:

@@ -37,6 +37,7 @@ from llmhub.providers.vendor import (
     PriceListing,
     ProviderEntry,
     check_base_url,
+    check_media,
     check_parts,
     check_reasoning_details,
     completion_url,
@@ -80,6 +81,8 @@ def openai_compatible(
     wire: Wire = openai_chat.WIRE,
     refused_parts: tuple[type[Part], ...] = (Reasoning, CacheMark),
     takes_reasoning_details: bool = False,
+    takes_tool_images: bool = False,
+    takes_document_urls: bool = False,
     checks: tuple[Check, ...] = (),
     locate: Callable[[Endpoint, CompletionRequest, bool], str] | None = None,
     authorize: Callable[[Endpoint, HttpRequest, float], HttpRequest] = bearer_token,
@@ -110,6 +113,8 @@ def openai_compatible(
         recorded answering a request with it, or whose documentation names the field.
     takes_reasoning_details
         Whether it takes back ``reasoning_details``, the structured reasoning of gateways.
+    takes_tool_images, takes_document_urls
+        Whether it takes images in the results of tools, and documents by their address.
     checks
         Further checks of a request, after those of its parts.
     health_url
@@ -128,6 +133,8 @@ def openai_compatible(
     checks = (partial(check_parts, name, frozenset(refused_parts)), *checks)
     if wire is openai_chat.WIRE and not takes_reasoning_details:
         checks = (*checks, partial(check_reasoning_details, name))
+    if wire is openai_chat.WIRE and not (takes_tool_images and takes_document_urls):
+        checks = (*checks, partial(check_media, name, takes_tool_images, takes_document_urls))
     if isinstance(embeddings, EmbedWire):
         embeddings = embed_service(base_url, embeddings, pack_limits)
     provider = Provider(

@@ -21,6 +21,8 @@ ENTRIES: Final = (
         "OPENROUTER_API_KEY",
         refused_parts=(CacheMark,),
         takes_reasoning_details=True,
+        takes_tool_images=True,
+        takes_document_urls=True,
         adapt=partial(rename_reasoning, "reasoning"),
         request_id_header="x-generation-id",
         embeddings=openai_embeddings.WIRE,

@@ -18,9 +18,10 @@ from llmhub.core.errors import DROP_HINT, Hint, InvalidRequest, LLMError, Unsupp
 from llmhub.core.pricing import Price
 from llmhub.core.provider import EmbedService, EmbedWire, Endpoint, PackLimits, Provider
 from llmhub.core.reasoning_details import REASONING_DETAILS
-from llmhub.core.types import CompletionRequest, Opaque, Part, Payload
+from llmhub.core.types import CompletionRequest, Document, Image, Opaque, Part, Payload, ToolResult
 from llmhub.providers.model_profiles import UNKNOWN_MODELS, ModelProfiles, check_model, structured_output_mode
 from llmhub.providers.schema_support import SchemaSupport, relax_schema
+from llmhub.wire.writers import inline_data
 
 Check: TypeAlias = Callable[[Endpoint, CompletionRequest], LLMError | None]
 """Return an error for a request that is known to fail, before it is sent."""
@@ -148,6 +149,30 @@ def check_reasoning_details(name: str, _endpoint: Endpoint, request: CompletionR
             if isinstance(part, Opaque) and part.kind == REASONING_DETAILS:
                 path = f"$.messages[{message_index}].parts[{part_index}]"
                 return Unsupported(path=path, message=f"{name} does not take reasoning details", hint=DROP_HINT)
+    return None
+
+
+def check_media(
+    name: str, tool_images: bool, document_urls: bool, _endpoint: Endpoint, request: CompletionRequest
+) -> LLMError | None:
+    """Refuse images in tool results and documents by URL where the server does not take them.
+
+    Parameters
+    ----------
+    tool_images, document_urls
+        Whether it takes them.
+    """
+    for message_index, message in enumerate(request.messages):
+        for part_index, part in enumerate(message.parts):
+            match part:
+                case ToolResult(content=content) if not tool_images and any(isinstance(it, Image) for it in content):
+                    refused, remedy = "an image in a tool's result", "describe it in text"
+                case Document() if not document_urls and part.url and inline_data(part) is None:
+                    refused, remedy = "a document by URL", "pass its bytes"
+                case _:
+                    continue
+            path = f"$.messages[{message_index}].parts[{part_index}]"
+            return Unsupported(path=path, message=f"{name} does not take {refused}; {remedy}", hint=DROP_HINT)
     return None
 
 

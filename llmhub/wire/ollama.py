@@ -13,7 +13,7 @@ Source: https://github.com/ollama/ollama/blob/main/docs/api.md and recorded exch
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from returns.pipeline import is_successful
@@ -215,12 +215,9 @@ def _turn(message: Message, message_index: int, call_names: dict[str, str]) -> R
                     return Failure(arguments.failure())
                 call_names[call_id] = name
                 calls.append({"id": call_id, "function": {"name": name, "arguments": arguments.unwrap()}})
-            case ToolResult(call_id, result, name) if isinstance(result, str) or all(
-                isinstance(it, Text) for it in result
-            ):
-                text = result if isinstance(result, str) else join_text(result)
+            case ToolResult(call_id, result, name) if (content := _result_content(result)) is not None:
                 tool_name = name or call_names.get(call_id, "")
-                results.append({"role": "tool", "content": text, "tool_call_id": call_id, "tool_name": tool_name})
+                results.append({"role": "tool", **content, "tool_call_id": call_id, "tool_name": tool_name})
             case _:
                 return Failure(foreign_part_error(part, path))
     texts = [part for part in message.parts if isinstance(part, (Text, Refusal))]
@@ -232,6 +229,16 @@ def _turn(message: Message, message_index: int, call_names: dict[str, str]) -> R
         **{name: value for name, value in optional.items() if value},
     }
     return Success([*results, turn] if texts or images or calls or thinking or not results else results)
+
+
+def _result_content(content: str | Sequence[Text | Image]) -> Payload | None:
+    """Encode a tool's result: its text, and its images in base64; ``None`` if an image has an address instead."""
+    if isinstance(content, str):
+        return {"content": content}
+    images = [inline_data(part) for part in content if isinstance(part, Image)]
+    if None in images:
+        return None
+    return {"content": join_text(content), **({"images": [image[1] for image in images if image]} if images else {})}
 
 
 def _features(request: CompletionRequest) -> Result[Payload, LLMError]:

@@ -15,7 +15,7 @@ Source: https://platform.openai.com/docs/api-reference/chat and the types of ope
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Final
 
@@ -416,10 +416,9 @@ def _turn(message: Message, message_index: int) -> Result[list[Payload], LLMErro
             case ToolCall(call_id, name, arguments):
                 function = {"name": name, "arguments": arguments}
                 calls.append({"id": call_id, "type": "function", "function": function})
-            case ToolResult(call_id, result) if isinstance(result, str) or all(isinstance(it, Text) for it in result):
+            case ToolResult(call_id, result):
                 error = check_no_error_flag(part, path)
-                text = result if isinstance(result, str) else join_text(result)
-                results.append({"role": "tool", "tool_call_id": call_id, "content": text})
+                results.append({"role": "tool", "tool_call_id": call_id, "content": _result_content(result)})
             case CacheMark():
                 breakpoint_field = {"prompt_cache_breakpoint": cache_control(part, mode="explicit")}
                 error = attach_cache_mark(content, breakpoint_field, path)
@@ -447,6 +446,15 @@ def _turn(message: Message, message_index: int) -> Result[list[Payload], LLMErro
     return Success([*results, turn] if content or calls or not results else results)
 
 
+def _result_content(content: str | Sequence[Text | Image]) -> str | list[Payload]:
+    """Encode a tool's result: text, or parts if there are images, which only some servers take."""
+    if isinstance(content, str):
+        return content
+    if all(isinstance(part, Text) for part in content):
+        return join_text(content)
+    return [block for part in content if (block := _part(part)) is not None]
+
+
 def _part(part: Part) -> Payload | None:
     """Encode a part of a message's content; an opaque part only if it came from this wire."""
     match part:
@@ -455,16 +463,25 @@ def _part(part: Part) -> Payload | None:
         case Image():
             url: Payload = {"url": part.url or f"data:{part.media_type};base64,{part.data}"}
             return {"type": "image_url", "image_url": {**url, **({"detail": part.detail} if part.detail else {})}}
-        case Document() if (inline := inline_data(part)) is not None and all(inline):
-            media_type, data = inline
-            filename = part.name or f"file.{media_type.rpartition('/')[2]}"
-            return {"type": "file", "file": {"filename": filename, "file_data": f"data:{media_type};base64,{data}"}}
+        case Document():
+            return _file(part)
         case Refusal(text):
             return {"type": "refusal", "refusal": text}
         case Opaque(kind) if kind not in {"", REASONING_DETAILS} and (block := decode_opaque(part)).get("type") == kind:
             return block
         case _:
             return None
+
+
+def _file(document: Document) -> Payload | None:
+    """Encode a document; one with an address is taken by some servers only, one without media type by none."""
+    media_type, data = inline_data(document) or ("", "")
+    if media_type and data:
+        name = document.name or f"file.{media_type.rpartition('/')[2]}"
+        return {"type": "file", "file": {"filename": name, "file_data": f"data:{media_type};base64,{data}"}}
+    if data or not document.url:
+        return None
+    return {"type": "file", "file": {"filename": document.name or "file.pdf", "file_data": document.url}}
 
 
 def _features(request: CompletionRequest) -> Payload:

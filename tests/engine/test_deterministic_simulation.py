@@ -253,6 +253,7 @@ def violations_of(result: ScenarioResult) -> list[str]:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)  # all in virtual time, but a good deal of work for a busy machine
 def test_no_scenario_breaks_a_law(virtual: Any) -> None:
     only_seed = os.environ.get("LLMHUB_SEED")
     kinds_seen: Counter[str] = Counter()

@@ -305,7 +305,9 @@ def test_max_tokens_stay_booked_where_the_provider_counts_them(provider: str, vi
     given = call(target=Target(PROVIDERS[provider], Endpoint(), "one", f"{provider}/one"), max_tokens=1000)
     booked = estimate_cost(given.request).tokens
     _, sent_at = story(virtual, Limit(tpm=60 * booked, burst=1 / 60), [OK], [given] * 4)
-    assert sent_at == pytest.approx([0.0, *(60 / 59 * (1000 / booked) + 60 / 59 * index for index in range(3))], rel=0.05)
+    assert sent_at == pytest.approx(
+        [0.0, *(60 / 59 * (1000 / booked) + 60 / 59 * index for index in range(3))], rel=0.05
+    )
 
 
 def test_booking_stays_without_usage(virtual: Any) -> None:

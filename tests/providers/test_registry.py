@@ -17,7 +17,7 @@ from llmhub.core import errors
 from llmhub.core.cache_key import request_key
 from llmhub.core.protocol import prepare
 from llmhub.core.provider import Endpoint, HttpRequest
-from llmhub.core.types import CompletionRequest, Message, Reasoning, Schema, Text
+from llmhub.core.types import CompletionRequest, Document, Image, Message, Reasoning, Schema, Text, ToolResult
 from llmhub.providers.registry import PROVIDERS
 
 SECRET = "s3cr3t-k3y"
@@ -555,6 +555,23 @@ def test_openai_refuses_the_same_on_both_wires() -> None:
 
 def test_no_model_rule_applies_to_azure_deployments() -> None:
     assert unsupported("azure", "o3", temperature=0) is None
+
+
+@pytest.mark.parametrize(
+    ("part", "words"),
+    [
+        (ToolResult("c", (Image(data="AAAA", media_type="image/png"),)), "an image in a tool's result"),
+        (Document(url="https://example.org/a.pdf"), "a document by URL"),
+    ],
+)
+def test_media_that_only_some_chat_servers_take(part: Any, words: str) -> None:
+    messages = (Message("tool" if isinstance(part, ToolResult) else "user", (part,)),)
+    assert unsupported("openrouter", "m", messages=messages) is None
+    for name in ("openai", "groq", "together", "mistral"):
+        error = unsupported(name, "m", messages=messages)
+        assert isinstance(error, errors.Unsupported)
+        assert error.path == "$.messages[0].parts[0]"
+        assert words in error.message
 
 
 def test_deepseek_schema_is_enforced_by_a_tool() -> None:

@@ -163,7 +163,7 @@ def test_conversation_with_tools_and_images() -> None:
     [
         ("user", Image(url="https://h/a.png"), ""),
         ("user", Document(data="AAAA", media_type="application/pdf"), ""),
-        ("user", ToolResult("c", (Image(data=PIXEL),)), ""),
+        ("user", ToolResult("c", (Image(url="https://h/a.png"),)), ""),
         ("user", ToolCall("c", "f"), ""),
         ("assistant", Opaque("x", "{}"), ""),
         ("assistant", ToolCall("c", "f", "[]"), ".arguments"),
@@ -173,6 +173,13 @@ def test_unsupported_part_is_an_error(role: Any, part: Part, path: str) -> None:
     error = ollama.encode(build_request(messages=(Message(role, (Text("a"), part)),))).failure()
     assert isinstance(error, errors.InvalidRequest if path else errors.Unsupported)
     assert error.path == f"$.messages[0].parts[1]{path}"
+
+
+def test_images_of_a_tools_result() -> None:
+    message = Message("tool", (ToolResult("c", (Text("a plot"), Image(data=PIXEL)), "draw"),))
+    payload = ollama.encode(build_request(messages=(message,))).unwrap()
+    expected = {"role": "tool", "content": "a plot", "images": [PIXEL], "tool_call_id": "c", "tool_name": "draw"}
+    assert payload["messages"] == [expected]
 
 
 # Responses

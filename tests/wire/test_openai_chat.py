@@ -234,14 +234,26 @@ def test_calls_without_content() -> None:
     "part",
     [
         Opaque("server_tool_use", "{}"),
-        Document(url="https://example.org/a.pdf"),
-        ToolResult("c", (Image(data=PIXEL, media_type="image/png"),)),
+        Document(data="AAAA"),
     ],
 )
 def test_unsupported_part_is_an_error(part: Any) -> None:
     error = encode_error(build_request(messages=(Message("user", (Text("a"), part)),)))
     assert isinstance(error, errors.Unsupported)
     assert error.path == "$.messages[0].parts[1]"
+
+
+def test_images_of_tools_and_addresses_of_documents() -> None:
+    pixel, document = Image(data=PIXEL, media_type="image/png"), Document(url="https://example.org/a.pdf", name="a.pdf")
+    messages = (Message("tool", (ToolResult("c", (Text("a"), pixel)),)), Message("user", (document,)))
+    # OpenAI's own types have neither; OpenRouter takes both.
+    encoded_messages: Any = openai_chat.encode(build_request(messages=messages)).unwrap()["messages"]
+    assert encoded_messages[0]["content"] == [
+        {"type": "text", "text": "a"},
+        {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{PIXEL}"}},
+    ]
+    file = {"filename": "a.pdf", "file_data": "https://example.org/a.pdf"}
+    assert encoded_messages[1]["content"] == [{"type": "file", "file": file}]
 
 
 NAMES = st.text("abcdefgh_", min_size=1, max_size=8)
