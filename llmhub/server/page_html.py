@@ -444,7 +444,7 @@ def _keys(page: PageState) -> Html:
             f"{format_count(rate)} {noun}/min" for rate, noun in ((key.rpm, "requests"), (key.tpm, "tokens")) if rate
         ]
         body.append([
-            join(element("code", key.id), element("div", key.name, class_="dim name", title=key.name) if key.name else None),
+            join(element("code", key.id), element("div", key.name, class_="dim name", title=key.name)),
             key.team,
             _pill(key.state),
             _spent(key.spent_usd_today, key.budget_usd_per_day),
