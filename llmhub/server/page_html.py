@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from decimal import Decimal
 from typing import Final
 
 from llmhub.core.budget import Budget, nano_to_usd
@@ -17,6 +18,7 @@ from llmhub.server.activity import ActivitySnapshot, CallTotals, MinuteTotals, W
 from llmhub.server.context import Lane
 from llmhub.server.html_elements import Child, document, element, join
 from llmhub.server.run_views import RunView
+from llmhub.server.virtual_keys import KeyInfo, KeyState
 
 LOGO: Final = Html(
     '<svg class="logo" viewBox="0 0 20 20" aria-hidden="true"><path d="M10 10 3.5 4M10 10 3.5 16M10 10h7"/>'
@@ -30,10 +32,10 @@ CHART_HEIGHT: Final = 100
 NONE: Final = "\u2013"
 SMALLEST_SHARE: Final = 0.001
 STATE_CLASSES: Final = {
-    "ready": "good", "done": "good", "completed": "good",
+    "ready": "good", "done": "good", "completed": "good", "active": "good",
     "running": "busy", "validating": "busy", "in_progress": "busy", "finalizing": "busy",
     "draining": "warn", "stopping": "warn", "cancelling": "warn",
-    "failed": "bad", "expired": "bad",
+    "failed": "bad", "expired": "bad", "revoked": "bad",
 }  # fmt: skip
 """Classes of states of the service, of runs and of batches."""
 HEALTH_LABELS: Final = {
@@ -77,6 +79,8 @@ class PageState:
         Requests that are being answered.
     budget
         Budget of the hub.
+    keys
+        Keys, with what they have spent and may spend; ``None`` if that is unknown.
     """
 
     state: str
@@ -93,6 +97,7 @@ class PageState:
     waiting: int = 0
     active_requests: int = 0
     budget: Budget | None = None
+    keys: Sequence[KeyInfo] | None = None
 
 
 def render_service_page(page: PageState) -> str:
@@ -106,6 +111,7 @@ def render_service_page(page: PageState) -> str:
             _hour(page.activity),
             _runs(page),
             _spend(page),
+            _keys(page) if page.keys is not None else None,
             _targets(page),
             _errors(page),
             id="live",
@@ -424,6 +430,43 @@ def _spend_table(rows: Sequence[tuple[str, CallTotals]], title: str) -> Html:
             ),
         ])  # fmt: skip
     return _table((title, "Spend", "Calls"), body, (1, 2))
+
+
+# Keys
+
+
+def _keys(page: PageState) -> Html:
+    body: list[Sequence[Child]] = []
+    for key in sorted(page.keys or (), key=lambda key: (KEY_STATES.index(key.state), -key.spent_usd, key.id))[
+        :MAX_TABLE_ROWS
+    ]:
+        limits = [
+            f"{format_count(rate)} {noun}/min" for rate, noun in ((key.rpm, "requests"), (key.tpm, "tokens")) if rate
+        ]
+        body.append([
+            join(element("code", key.id), element("div", key.name, class_="dim name", title=key.name)),
+            key.team,
+            _pill(key.state),
+            _spent(key.spent_usd_today, key.budget_usd_per_day),
+            _spent(key.spent_usd_this_month, key.budget_usd_per_month),
+            _spent(key.spent_usd, key.budget_usd),
+            _lines(limits),
+        ])  # fmt: skip
+    columns = ("Key", "Team", "State", "Today", "This month", "In all", "Limits")
+    table = (
+        _table(columns, body, ()) if body else _empty(join("No keys yet: ", element("code", "llmhub keys create"), "."))
+    )
+    return _section("Keys and budgets", table, id_="keys", note="of all replicas; days and months are those of UTC")
+
+
+KEY_STATES: Final[tuple[KeyState, ...]] = ("active", "expired", "revoked")
+
+
+def _spent(spent: Decimal, budget: Decimal | None) -> Html:
+    if budget is None:
+        return join(format_usd(spent, digits=2))
+    share = float(spent / budget) if budget else 1.0
+    return join(f"{format_usd(spent, digits=2)} of {format_usd(budget, digits=2)}", _bar(share))
 
 
 # Limits and waits

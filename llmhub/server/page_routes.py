@@ -21,6 +21,7 @@ from returns.pipeline import is_successful
 from returns.result import Failure, Result, Success
 
 from llmhub import __version__
+from llmhub.cache.store import StoreError
 from llmhub.core.errors import AuthFailed, LLMError, PermissionDenied, to_exception
 from llmhub.engine.event_loop import run_in_thread
 from llmhub.server.access import LOCAL_CALLER, Caller, OpenAccess
@@ -28,12 +29,14 @@ from llmhub.server.activity import Activity
 from llmhub.server.app import read_body
 from llmhub.server.context import RequestContext
 from llmhub.server.error_replies import error_text, status_of
+from llmhub.server.key_access import KeyAccess
 from llmhub.server.openapi import build_document
 from llmhub.server.openapi_html import render_openapi_page
 from llmhub.server.page_html import PageState, render_login_page, render_service_page
 from llmhub.server.routes import HttpRoute, Parameter, RouteGroup
 from llmhub.server.run_views import RunView
 from llmhub.server.service import Service
+from llmhub.server.virtual_keys import KeyInfo
 
 COOKIE: Final = "llmhub_key"
 COOKIE_AGE_S: Final = 12 * 3600
@@ -104,6 +107,7 @@ def _render(service: Service, caller: Caller) -> str:
         in_use=dict(service.lanes.in_use),
         waiting=service.lanes.waiting,
         budget=service.hub.spending(),
+        keys=_list_keys(service, team),
     )
     return render_service_page(state)
 
@@ -111,6 +115,16 @@ def _render(service: Service, caller: Caller) -> str:
 def _list_runs(service: Service, team: str | None) -> Sequence[RunView]:
     found = [view for source in service.run_sources for view in source.list_runs(team, MAX_RUNS)]
     return sorted(found, key=lambda view: (view.ended_at is not None, -view.created_at))[:MAX_RUNS]
+
+
+def _list_keys(service: Service, team: str | None) -> Sequence[KeyInfo] | None:
+    """Return the keys of a team, or of all; ``None`` without keys, or while their store is lost."""
+    if not isinstance(service.access, KeyAccess):
+        return None
+    try:
+        return [key for key in service.access.registry.describe_all() if team in {None, key.team}]
+    except StoreError:
+        return None
 
 
 async def login(service: Service, request: web.Request, _context: RequestContext) -> web.StreamResponse:

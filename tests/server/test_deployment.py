@@ -144,6 +144,7 @@ class TestSettings:
         given = settings()
         assert (given.host, given.port) == ("0.0.0.0", container()["ports"][0]["containerPort"])
         assert "llmhub-redis:" in given.cache
+        assert given.access.keys
         assert find("ConfigMap")["data"]["llmhub.toml"] == read("llmhub.toml")
 
     def test_secrets_are_empty_and_complete(self) -> None:

@@ -10,6 +10,7 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from decimal import Decimal
 from html.parser import HTMLParser
+from pathlib import Path
 from typing import Any, Final
 
 import pytest
@@ -18,15 +19,20 @@ from playwright.sync_api import Browser, Page, expect, sync_playwright
 from returns.result import Failure, Result, Success
 
 from llmhub.cache.memory import MemoryCache
+from llmhub.cache.sqlite_access import open_sqlite_access
 from llmhub.core.errors import AuthFailed, LLMError
+from llmhub.core.secret import Secret
 from llmhub.core.types import Usage
 from llmhub.engine.limits import Limit
 from llmhub.server.access import SCOPES, Caller
+from llmhub.server.access_settings import AccessSettings
 from llmhub.server.activity import MAX_ROWS, Activity, RowKey
 from llmhub.server.html_elements import element
+from llmhub.server.key_access import KeyAccess
 from llmhub.server.routes import HttpRoute
 from llmhub.server.run_views import RunView
 from llmhub.server.running import RunningService
+from llmhub.server.virtual_keys import KeyOptions, KeyRegistry
 from llmhub.sim import Faults, Simulator, SimulatorThread, serving
 
 Serving = Callable[..., RunningService]
@@ -198,6 +204,27 @@ class TestSignIn:
         for key in CALLERS:
             for path in ("", "docs", "openapi.json"):
                 assert "canary" not in fetch(f"{guarded}/{path}", cookie=cookie_of(key))[2]
+
+
+class TestKeys:
+    def test_keys_of_the_team_with_what_they_spent_and_may_spend(self, serving: Serving, tmp_path: Path) -> None:
+        store = open_sqlite_access(tmp_path / "keys.db")
+        url = serving(access=KeyAccess(AccessSettings(keys=True, admin_key=Secret("a" * 40)), store)).url
+        registry = KeyRegistry(store)
+        made = [
+            registry.create(KeyOptions(team=team, name=f"notebook of {team}", budget_usd_per_day=Decimal(2), rpm=60))
+            for team in ("red", "blue")
+        ]
+        assert complete(url, made[0].token) == 200
+        login = fetch(f"{url}/login", {"key": made[0].token})[1]["set-cookie"].partition(";")[0]
+        page = Elements(fetch(f"{url}/", cookie=login)[2]).text
+        assert "notebook of red" in page
+        assert "notebook of blue" not in page
+        assert re.search(r"\$0\.\d+ of \$2\.00", page)
+        assert "60 requests/min" in page
+        admin = Elements(fetch(f"{url}/", cookie=cookie_of("a" * 40))[2]).text
+        assert "notebook of blue" in admin
+        registry.revoke(made[0].key.id)
 
 
 class TestNothingRuns:
