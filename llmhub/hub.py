@@ -8,7 +8,7 @@ import secrets
 import threading
 import weakref
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from decimal import Decimal
 from functools import lru_cache, partial
@@ -51,6 +51,7 @@ from llmhub.plugins import (
     shutdown_connectors,
 )
 from llmhub.providers.registry import PROVIDERS
+from llmhub.security.redaction import Redactor, resolve_redactor
 
 if TYPE_CHECKING:
     from llmhub.tables.plan import Plan
@@ -144,6 +145,11 @@ class Hub:
     tune_gc
         Whether a run over more than 256 rows raises the threshold of Python's garbage collector until it ends, if the
         program has left it at its default (see `llmhub.engine.gc_tuning`). Saves up to a sixth of a run's time.
+    redact
+        What requests send as placeholders, which are put back into the answers: ``True`` for credentials and personal
+        data of every kind that `llmhub.security.redaction` recognizes, names of kinds (``["EMAIL_ADDRESS",
+        "IBAN_CODE"]``), or a `Redactor` with patterns of your own. Cache and ledger hold the placeholders only. Texts
+        to embed are redacted for good.
     keys
         What a pickle of this hub says about credentials. ``"worker"``: nothing; the process that unpickles it uses its
         own environment and settings. ``"carry"``: all of them, so that the pickle is as secret as they are.
@@ -184,6 +190,7 @@ class Hub:
     max_reply_bytes: int = 64 << 20
     tune_gc: bool = True
     local_files: bool | str | os.PathLike[str] = True
+    redact: bool | str | Sequence[str] | Redactor | None = None
     keys: PickledKeys = "worker"
     job: str = field(default_factory=lambda: process_job(os.getpid()), repr=False)
     settings: config.Settings = field(default_factory=config.load_settings, repr=False)
@@ -205,6 +212,7 @@ class Hub:
             is_read_only = not cast("CacheMode", self.cache_mode).writes
             object.__setattr__(self, "cache", replace(self.cache, read_only=self.cache.read_only or is_read_only))
         object.__setattr__(self, "middleware", resolve_middleware(plugins, self.middleware))
+        object.__setattr__(self, "redact", resolve_redactor(self.redact))
         _validate_types(self)
         if self.ambiguous == "error" and has_ledger(cast("Cache | None", self.cache)) is False:
             raise invalid("ambiguous", NO_LEDGER)
@@ -253,6 +261,7 @@ class Hub:
             middleware=[to_middleware(item, self.resolver.resolve) for item in self.middleware],
             ambiguous=self.ambiguous,
             job=self.job,
+            redactor=self.redactor,
         )
         return Runtime(
             open_client,
@@ -261,6 +270,11 @@ class Hub:
             allow_unpriced=self.allow_unpriced,
             observers=observers,
         )
+
+    @property
+    def redactor(self) -> Redactor | None:
+        """The redactor of requests; ``None`` without."""
+        return cast("Redactor | None", self.redact)
 
     def target(self, model: str, *, allow_unconfigured: bool = False) -> Target:
         """Return the provider, endpoint and model that ``provider/model`` stands for.

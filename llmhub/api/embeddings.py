@@ -259,6 +259,8 @@ def build_embedding_run(
     limits = _limits(target, MAX_PACK_TEXTS if batch_size is None else positive_int("batch_size", batch_size))
     if not dry_run:
         _require_sendable(target, own)
+    if hub.redactor is not None:
+        texts = [None if text is None else hub.redactor.redact(text) for text in texts]
     return EmbeddingRun(hub, target, text_batch(texts, target, own), own, run_options, limits)
 
 

@@ -287,6 +287,14 @@ class TableRun:
     slots: SlotGroup | None = None
     batch_cancel: StopSignal = field(default_factory=StopSignal)
 
+    def __post_init__(self) -> None:
+        """Redact the prompts as the hub says; where tools are called, each turn is redacted when it is sent."""
+        redactor = self.hub.redactor
+        if redactor is not None and self.batch.redaction is None and self.options.tool_loop is None:
+            from llmhub.tables.prompt_batch import redacted_batch  # noqa: PLC0415 - imports Arrow
+
+            object.__setattr__(self, "batch", redacted_batch(self.batch, redactor))
+
     @property
     def stores_results(self) -> bool:
         """Whether responses are stored beside the table, so that they outlive the process."""

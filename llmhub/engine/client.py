@@ -51,6 +51,7 @@ from llmhub.engine.observer import (
     request_middleware,
 )
 from llmhub.engine.rate_limiter import RateLimiter, rate_limit_middleware
+from llmhub.engine.request_redaction import RedactedCall
 from llmhub.engine.retry import Retry, retry_middleware
 from llmhub.engine.routing import CandidateMetrics, routing_middleware
 from llmhub.engine.row_outcome import RowOutcome, as_answer, cancelled_outcome
@@ -67,6 +68,7 @@ from llmhub.engine.write_ahead import (
     WriteAheadLog,
     write_ahead_middleware,
 )
+from llmhub.security.redaction import Redactor
 
 MAX_CANDIDATE_KEYS: Final = 2 * CHUNK_SIZE
 """Requests whose keys at every candidate of their route are remembered."""
@@ -148,6 +150,8 @@ class Client:
         Logs waits, retries, fallbacks and changes of circuits.
     observers
         Returns who is told of calls and requests (see `llmhub.engine.observer`).
+    redactor
+        Finds what single calls send as placeholders; ``None`` for nothing. Runs redact their rows themselves.
     """
 
     def __init__(
@@ -166,6 +170,7 @@ class Client:
         budgets: Budgets,
         record_decision: RecordDecision,
         observers: Observers = no_observers,
+        redactor: Redactor | None = None,
     ) -> None:
         self.loop = background_loop()
         self.store = cache.open() if cache is not None else None
@@ -196,6 +201,7 @@ class Client:
         self._budgets = budgets
         self._record_decision = record_decision
         self._observers = observers
+        self._redactor = redactor
         self._prices = TargetPrices(time.time)
         self.batches = BatchRegistry()
         self._metrics = CandidateMetrics(time.monotonic, random.random, self._prices)
@@ -266,6 +272,8 @@ class Client:
     async def send(self, call: Call, stop: StopSignal, access: StoreAccess, *, run_id: bytes = b"") -> SendResult:
         """Answer one call from the store, from an equal call in flight, or from the provider.
 
+        With a redactor, everything but the caller gets placeholders (see `llmhub.engine.request_redaction`).
+
         Parameters
         ----------
         stop
@@ -275,6 +283,13 @@ class Client:
         run_id
             Identifies the call in the ledger (16 bytes).
         """
+        if self._redactor is None:
+            return await self._send(call, stop, access, run_id)
+        redacted = RedactedCall(call, self._redactor)
+        result = await self._send(redacted.call, stop, access, run_id)
+        return replace(result, answer=redacted.restore(result.answer))
+
+    async def _send(self, call: Call, stop: StopSignal, access: StoreAccess, run_id: bytes) -> SendResult:
         if call.key is None:
             try:
                 call = call.with_key(self._key_at(call.target, call))

@@ -1,7 +1,7 @@
 """Numbers that are personal data: credit cards, IBANs, IP addresses, telephone and social security numbers. Pure.
 
-They have no literal to search for. One search finds runs of digits and separators, and each kind is looked for in those.
-Lengths of IBANs are those of the SWIFT registry, release 97.
+They have no literal to search for. One search finds runs of digits and separators, and each kind is looked for in
+those. Lengths of IBANs are those of the SWIFT registry, release 97.
 """
 
 from __future__ import annotations

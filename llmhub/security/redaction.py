@@ -91,7 +91,7 @@ def redact(text: str, secrets: Iterable[str] = ()) -> str:
     for secret in sorted(known, key=len, reverse=True):  # a secret may contain another
         for form in dict.fromkeys((secret, quote(secret, safe=""), json.dumps(secret)[1:-1])):
             text = text.replace(form, REPLACEMENT)
-    spans = _merge(_find(text, ALL_CREDENTIALS))
+    spans = merge_spans(_find(text, ALL_CREDENTIALS))
     return _replace_spans(text, spans, lambda _: REPLACEMENT) if spans else text
 
 
@@ -152,6 +152,12 @@ class Redactor:
         names = ("entities", "patterns", "recognizers", "allow")
         return _make_redactor, ({name: getattr(self, name) for name in names},)
 
+    @property
+    def own_patterns(self) -> tuple[RedactionPattern, ...]:
+        """The patterns that were given."""
+        assert isinstance(self.patterns, tuple)  # noqa: S101 - normalized by __post_init__
+        return self.patterns
+
     def spans(self, text: str) -> list[Span]:
         """Return the values in ``text`` to redact, in order and without overlap.
 
@@ -165,7 +171,7 @@ class Redactor:
             found += [Span(entity, start, end) for entity, start, end in recognizer(text) if start < end]
         if self.allow:
             found = [span for span in found if text[span.start : span.end] not in self.allow]
-        return _merge(found)
+        return merge_spans(found)
 
     def redact(self, text: str) -> str:
         """Return ``text`` with each value replaced by its kind in square brackets."""
@@ -297,7 +303,7 @@ def _find(text: str, patterns: PatternSet, numbers: frozenset[str] = frozenset()
     return spans
 
 
-def _merge(spans: list[Span]) -> list[Span]:
+def merge_spans(spans: list[Span]) -> list[Span]:
     """Return spans in order, with those that overlap united: no part of either is left."""
     if len(spans) < 2:  # noqa: PLR2004 - a single one overlaps with none
         return spans

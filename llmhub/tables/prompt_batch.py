@@ -25,8 +25,10 @@ from llmhub.engine.block_lookup import Int64Array, PlannedBlock
 from llmhub.engine.call import Call, PreparedText, Target, preparer_by_target
 from llmhub.engine.fan_out_types import CHUNK_SIZE, FIRST_CHUNK_SIZE, PlannedItem
 from llmhub.engine.spending import Budgets
+from llmhub.security.redaction import Redactor
 from llmhub.tables import frames
 from llmhub.tables.row_prompts import NO_EXTRAS, RowExtras, RowPrompt, compile_row_template, prompt_from_cell
+from llmhub.tables.row_redaction import RowRedaction, redact_batch
 from llmhub.tables.rows import FrameColumns, is_conversation
 from llmhub.tables.templates import SERIES_FIELD, Template, parse_series_template
 
@@ -128,6 +130,8 @@ class PromptBatch:
         Index of each row's single target, if a row is not sent to all targets.
     reads_files
         Whether drawing a chunk may read files.
+    redaction
+        How ``template`` redacts the prompts; ``None`` if it does not.
 
     Attributes
     ----------
@@ -151,6 +155,7 @@ class PromptBatch:
     is_plain_text: bool = True
     target_of_row: Sequence[int] | None = None
     reads_files: bool = False
+    redaction: RowRedaction | None = None
     keys: bytearray = field(init=False)
     skipped: bytearray = field(init=False)
     not_reached: bytearray = field(init=False)
@@ -308,6 +313,15 @@ def prompt_text(prompt: RowPrompt | InvalidRequest) -> str:
         return prompt
     messages = prompt.messages if isinstance(prompt, CompletionRequest) else prompt
     return "\n".join(message.text for message in messages)
+
+
+def redacted_batch(batch: PromptBatch, redactor: Redactor) -> PromptBatch:
+    """Return a batch whose prompts have placeholders in place of credentials and personal data."""
+    return redact_batch(batch, redactor, _with_request)
+
+
+def _with_request(prompt: TargetPrompt, request: CompletionRequest) -> TargetPrompt:
+    return prepare_target_prompt(prompt.target, request, stream=prompt.stream, budgets=prompt.budgets)
 
 
 def batch_from_frame(

@@ -33,6 +33,7 @@ from llmhub.providers.prices import find_served_price
 from llmhub.tables.batch_columns import REPORTED, batch_answers, batch_costs
 from llmhub.tables.cost_columns import TokenColumns, cost_column_by_price, from_nanos, to_nanos
 from llmhub.tables.prompt_batch import PromptBatch
+from llmhub.tables.row_redaction import restore_columns
 from llmhub.tables.schema import MICROSECONDS_PER_S, RESULTS, schema_for_run
 from llmhub.tables.stored_columns import (
     ArrowColumns,
@@ -193,6 +194,7 @@ def _build_table(
 ) -> pa.Table:
     """Return the table of some positions, given the columns that depend on the outcome alone."""
     target_index = _target_index(batch, positions)
+    outcome_columns = restore_columns(batch, positions, target_index, outcome_columns)
     columns = {
         **_request_columns(batch, positions, target_index),
         **outcome_columns,
