@@ -44,9 +44,10 @@ def _suggestion(name: str) -> str:
 
 _RARE: Final = frozenset({
     "Breaker", "Completion", "CompletionResponse", "CostOptimized", "Health", "Hedge", "Job", "LowLatency",
-    "RoundRobin", "Row", "StreamChunk", "Timeout", "Weighted", "Written", "acomplete_table", "aembed", "aembed_table",
-    "ahealth_check", "complete_parallel", "complete_record_batches", "current_hub", "load_plugins", "matrix",
-    "metadata", "plan_embeddings", "rehearsal", "schema_of", "stream_table", "types",
+    "RedactionPattern", "Redactor", "RoundRobin", "Row", "StreamChunk", "Timeout", "Weighted", "Written",
+    "acomplete_table", "aembed", "aembed_table", "ahealth_check", "complete_parallel", "complete_record_batches",
+    "current_hub", "load_plugins", "matrix",
+    "metadata", "plan_embeddings", "presidio_recognizer", "rehearsal", "schema_of", "stream_table", "types",
 })  # fmt: skip
 """Names that few programs need: they can be imported, but do not crowd completion."""
 
