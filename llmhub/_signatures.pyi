@@ -450,6 +450,13 @@ async def aembed(
     concurrency: int | None = None,
     progress: bool | ProgressCallback | None = None,
     on_error: Literal['row', 'raise'] = 'row',
+    mode: SendMode = 'live',
+    late: LatePolicy = 'wait',
+    deadline: float | str | timedelta | None = None,
+    poll_s: float | None = None,
+    batch_tokens: int | None = None,
+    batch_storage: str | None = None,
+    batch_role: str | None = None,
 ) -> np.ndarray[Any, np.dtype[np.float32]]:
     """Return the vector of a text, or the matrix of several, awaited (see `embed`).
 
@@ -475,6 +482,20 @@ async def aembed(
         Whether to show progress, or a function to call with it; by default where a person watches.
     on_error : Literal['row', 'raise']
         ``"row"`` to record a failure in its row, ``"raise"`` to raise when the run is done.
+    mode : SendMode
+        ``"live"``, or ``"batch"`` to send rows through the provider's Batch API, cheaper and within a day.
+    late : LatePolicy
+        Rows that a batch did not process: ``"wait"`` for another batch, ``"live"`` to send them, ``"error"``.
+    deadline : float | str | timedelta | None
+        When rows of a batch are late: ``"6h"``, a ``timedelta`` or seconds.
+    poll_s : float | None
+        Seconds between the first two polls of a batch; the time grows to five minutes (30).
+    batch_tokens : int | None
+        Estimated prompt tokens of one batch, at most.
+    batch_storage : str | None
+        Object storage (``s3://bucket/folder``), for providers that read batches from there.
+    batch_role : str | None
+        ARN of the role that may read and write the storage.
     """
 
 async def aembed_table(
@@ -493,6 +514,13 @@ async def aembed_table(
     concurrency: int | None = None,
     progress: bool | ProgressCallback | None = None,
     on_error: Literal['row', 'raise'] = 'row',
+    mode: SendMode = 'live',
+    late: LatePolicy = 'wait',
+    deadline: float | str | timedelta | None = None,
+    poll_s: float | None = None,
+    batch_tokens: int | None = None,
+    batch_storage: str | None = None,
+    batch_role: str | None = None,
 ) -> pa.Table:
     """Embed a text for every row of a frame, awaited (see `embed_table`).
 
@@ -518,6 +546,20 @@ async def aembed_table(
         Whether to show progress, or a function to call with it; by default where a person watches.
     on_error : Literal['row', 'raise']
         ``"row"`` to record a failure in its row, ``"raise"`` to raise when the run is done.
+    mode : SendMode
+        ``"live"``, or ``"batch"`` to send rows through the provider's Batch API, cheaper and within a day.
+    late : LatePolicy
+        Rows that a batch did not process: ``"wait"`` for another batch, ``"live"`` to send them, ``"error"``.
+    deadline : float | str | timedelta | None
+        When rows of a batch are late: ``"6h"``, a ``timedelta`` or seconds.
+    poll_s : float | None
+        Seconds between the first two polls of a batch; the time grows to five minutes (30).
+    batch_tokens : int | None
+        Estimated prompt tokens of one batch, at most.
+    batch_storage : str | None
+        Object storage (``s3://bucket/folder``), for providers that read batches from there.
+    batch_role : str | None
+        ARN of the role that may read and write the storage.
     """
 
 def astream(
@@ -1753,6 +1795,13 @@ def embed(
     concurrency: int | None = None,
     progress: bool | ProgressCallback | None = None,
     on_error: Literal['row', 'raise'] = 'row',
+    mode: SendMode = 'live',
+    late: LatePolicy = 'wait',
+    deadline: float | str | timedelta | None = None,
+    poll_s: float | None = None,
+    batch_tokens: int | None = None,
+    batch_storage: str | None = None,
+    batch_role: str | None = None,
 ) -> np.ndarray[tuple[int], np.dtype[np.float32]]:
     """Return the vector of a text, or the matrix of several, as float32.
 
@@ -1784,6 +1833,20 @@ def embed(
         Whether to show progress, or a function to call with it; by default where a person watches.
     on_error : Literal['row', 'raise']
         ``"row"`` to record a failure in its row, ``"raise"`` to raise when the run is done.
+    mode : SendMode
+        ``"live"``, or ``"batch"`` to send rows through the provider's Batch API, cheaper and within a day.
+    late : LatePolicy
+        Rows that a batch did not process: ``"wait"`` for another batch, ``"live"`` to send them, ``"error"``.
+    deadline : float | str | timedelta | None
+        When rows of a batch are late: ``"6h"``, a ``timedelta`` or seconds.
+    poll_s : float | None
+        Seconds between the first two polls of a batch; the time grows to five minutes (30).
+    batch_tokens : int | None
+        Estimated prompt tokens of one batch, at most.
+    batch_storage : str | None
+        Object storage (``s3://bucket/folder``), for providers that read batches from there.
+    batch_role : str | None
+        ARN of the role that may read and write the storage.
 
     Returns
     -------
@@ -1819,6 +1882,13 @@ def embed(
     concurrency: int | None = None,
     progress: bool | ProgressCallback | None = None,
     on_error: Literal['row', 'raise'] = 'row',
+    mode: SendMode = 'live',
+    late: LatePolicy = 'wait',
+    deadline: float | str | timedelta | None = None,
+    poll_s: float | None = None,
+    batch_tokens: int | None = None,
+    batch_storage: str | None = None,
+    batch_role: str | None = None,
 ) -> FloatMatrix:
     """Return the vector of a text, or the matrix of several, as float32.
 
@@ -1850,6 +1920,20 @@ def embed(
         Whether to show progress, or a function to call with it; by default where a person watches.
     on_error : Literal['row', 'raise']
         ``"row"`` to record a failure in its row, ``"raise"`` to raise when the run is done.
+    mode : SendMode
+        ``"live"``, or ``"batch"`` to send rows through the provider's Batch API, cheaper and within a day.
+    late : LatePolicy
+        Rows that a batch did not process: ``"wait"`` for another batch, ``"live"`` to send them, ``"error"``.
+    deadline : float | str | timedelta | None
+        When rows of a batch are late: ``"6h"``, a ``timedelta`` or seconds.
+    poll_s : float | None
+        Seconds between the first two polls of a batch; the time grows to five minutes (30).
+    batch_tokens : int | None
+        Estimated prompt tokens of one batch, at most.
+    batch_storage : str | None
+        Object storage (``s3://bucket/folder``), for providers that read batches from there.
+    batch_role : str | None
+        ARN of the role that may read and write the storage.
 
     Returns
     -------
@@ -1886,6 +1970,13 @@ def embed_table(
     concurrency: int | None = None,
     progress: bool | ProgressCallback | None = None,
     on_error: Literal['row', 'raise'] = 'row',
+    mode: SendMode = 'live',
+    late: LatePolicy = 'wait',
+    deadline: float | str | timedelta | None = None,
+    poll_s: float | None = None,
+    batch_tokens: int | None = None,
+    batch_storage: str | None = None,
+    batch_role: str | None = None,
 ) -> pa.Table:
     """Embed a text for every row of a frame, and return the vectors and their costs as one Arrow table.
 
@@ -1923,6 +2014,20 @@ def embed_table(
         Whether to show progress, or a function to call with it; by default where a person watches.
     on_error : Literal['row', 'raise']
         ``"row"`` to record a failure in its row, ``"raise"`` to raise when the run is done.
+    mode : SendMode
+        ``"live"``, or ``"batch"`` to send rows through the provider's Batch API, cheaper and within a day.
+    late : LatePolicy
+        Rows that a batch did not process: ``"wait"`` for another batch, ``"live"`` to send them, ``"error"``.
+    deadline : float | str | timedelta | None
+        When rows of a batch are late: ``"6h"``, a ``timedelta`` or seconds.
+    poll_s : float | None
+        Seconds between the first two polls of a batch; the time grows to five minutes (30).
+    batch_tokens : int | None
+        Estimated prompt tokens of one batch, at most.
+    batch_storage : str | None
+        Object storage (``s3://bucket/folder``), for providers that read batches from there.
+    batch_role : str | None
+        ARN of the role that may read and write the storage.
 
     Returns
     -------
@@ -2300,6 +2405,13 @@ def plan_embeddings(
     concurrency: int | None = None,
     progress: bool | ProgressCallback | None = None,
     on_error: Literal['row', 'raise'] = 'row',
+    mode: SendMode = 'live',
+    late: LatePolicy = 'wait',
+    deadline: float | str | timedelta | None = None,
+    poll_s: float | None = None,
+    batch_tokens: int | None = None,
+    batch_storage: str | None = None,
+    batch_role: str | None = None,
 ) -> EmbeddingPlan:
     """Estimate what `embed_table` would do: requests, cached texts, tokens and cost in US dollars.
 
@@ -2329,6 +2441,20 @@ def plan_embeddings(
         Whether to show progress, or a function to call with it; by default where a person watches.
     on_error : Literal['row', 'raise']
         ``"row"`` to record a failure in its row, ``"raise"`` to raise when the run is done.
+    mode : SendMode
+        ``"live"``, or ``"batch"`` to send rows through the provider's Batch API, cheaper and within a day.
+    late : LatePolicy
+        Rows that a batch did not process: ``"wait"`` for another batch, ``"live"`` to send them, ``"error"``.
+    deadline : float | str | timedelta | None
+        When rows of a batch are late: ``"6h"``, a ``timedelta`` or seconds.
+    poll_s : float | None
+        Seconds between the first two polls of a batch; the time grows to five minutes (30).
+    batch_tokens : int | None
+        Estimated prompt tokens of one batch, at most.
+    batch_storage : str | None
+        Object storage (``s3://bucket/folder``), for providers that read batches from there.
+    batch_role : str | None
+        ARN of the role that may read and write the storage.
     """
 
 def stream(
@@ -3442,6 +3568,13 @@ class ExprAccessor:
         concurrency: int | None = None,
         progress: bool | ProgressCallback | None = None,
         on_error: Literal['row', 'raise'] = 'row',
+        mode: SendMode = 'live',
+        late: LatePolicy = 'wait',
+        deadline: float | str | timedelta | None = None,
+        poll_s: float | None = None,
+        batch_tokens: int | None = None,
+        batch_storage: str | None = None,
+        batch_role: str | None = None,
     ) -> pl.Expr:
         """Embed every value, and return the vectors, null where there is none.
 
@@ -3471,6 +3604,20 @@ class ExprAccessor:
             Whether to show progress, or a function to call with it; by default where a person watches.
         on_error : Literal['row', 'raise']
             ``"row"`` to record a failure in its row, ``"raise"`` to raise when the run is done.
+        mode : SendMode
+            ``"live"``, or ``"batch"`` to send rows through the provider's Batch API, cheaper and within a day.
+        late : LatePolicy
+            Rows that a batch did not process: ``"wait"`` for another batch, ``"live"`` to send them, ``"error"``.
+        deadline : float | str | timedelta | None
+            When rows of a batch are late: ``"6h"``, a ``timedelta`` or seconds.
+        poll_s : float | None
+            Seconds between the first two polls of a batch; the time grows to five minutes (30).
+        batch_tokens : int | None
+            Estimated prompt tokens of one batch, at most.
+        batch_storage : str | None
+            Object storage (``s3://bucket/folder``), for providers that read batches from there.
+        batch_role : str | None
+            ARN of the role that may read and write the storage.
 
         Returns
         -------
@@ -3650,6 +3797,13 @@ class SeriesAccessor(typing.Generic[S]):
         concurrency: int | None = None,
         progress: bool | ProgressCallback | None = None,
         on_error: Literal['row', 'raise'] = 'row',
+        mode: SendMode = 'live',
+        late: LatePolicy = 'wait',
+        deadline: float | str | timedelta | None = None,
+        poll_s: float | None = None,
+        batch_tokens: int | None = None,
+        batch_storage: str | None = None,
+        batch_role: str | None = None,
     ) -> Any:
         """Embed every value, and return the vectors as a series, null where there is none.
 
@@ -3681,6 +3835,20 @@ class SeriesAccessor(typing.Generic[S]):
             Whether to show progress, or a function to call with it; by default where a person watches.
         on_error : Literal['row', 'raise']
             ``"row"`` to record a failure in its row, ``"raise"`` to raise when the run is done.
+        mode : SendMode
+            ``"live"``, or ``"batch"`` to send rows through the provider's Batch API, cheaper and within a day.
+        late : LatePolicy
+            Rows that a batch did not process: ``"wait"`` for another batch, ``"live"`` to send them, ``"error"``.
+        deadline : float | str | timedelta | None
+            When rows of a batch are late: ``"6h"``, a ``timedelta`` or seconds.
+        poll_s : float | None
+            Seconds between the first two polls of a batch; the time grows to five minutes (30).
+        batch_tokens : int | None
+            Estimated prompt tokens of one batch, at most.
+        batch_storage : str | None
+            Object storage (``s3://bucket/folder``), for providers that read batches from there.
+        batch_role : str | None
+            ARN of the role that may read and write the storage.
 
         Returns
         -------
@@ -5196,6 +5364,13 @@ class FrameAccessor(typing.Generic[F]):
         concurrency: int | None = None,
         progress: bool | ProgressCallback | None = None,
         on_error: Literal['row', 'raise'] = 'row',
+        mode: SendMode = 'live',
+        late: LatePolicy = 'wait',
+        deadline: float | str | timedelta | None = None,
+        poll_s: float | None = None,
+        batch_tokens: int | None = None,
+        batch_storage: str | None = None,
+        batch_role: str | None = None,
     ) -> F:
         """Embed a text for every row, and return the frame with its vectors.
 
@@ -5234,6 +5409,20 @@ class FrameAccessor(typing.Generic[F]):
             Whether to show progress, or a function to call with it; by default where a person watches.
         on_error : Literal['row', 'raise']
             ``"row"`` to record a failure in its row, ``"raise"`` to raise when the run is done.
+        mode : SendMode
+            ``"live"``, or ``"batch"`` to send rows through the provider's Batch API, cheaper and within a day.
+        late : LatePolicy
+            Rows that a batch did not process: ``"wait"`` for another batch, ``"live"`` to send them, ``"error"``.
+        deadline : float | str | timedelta | None
+            When rows of a batch are late: ``"6h"``, a ``timedelta`` or seconds.
+        poll_s : float | None
+            Seconds between the first two polls of a batch; the time grows to five minutes (30).
+        batch_tokens : int | None
+            Estimated prompt tokens of one batch, at most.
+        batch_storage : str | None
+            Object storage (``s3://bucket/folder``), for providers that read batches from there.
+        batch_role : str | None
+            ARN of the role that may read and write the storage.
 
         Returns
         -------
@@ -5263,6 +5452,13 @@ class FrameAccessor(typing.Generic[F]):
         concurrency: int | None = None,
         progress: bool | ProgressCallback | None = None,
         on_error: Literal['row', 'raise'] = 'row',
+        mode: SendMode = 'live',
+        late: LatePolicy = 'wait',
+        deadline: float | str | timedelta | None = None,
+        poll_s: float | None = None,
+        batch_tokens: int | None = None,
+        batch_storage: str | None = None,
+        batch_role: str | None = None,
     ) -> EmbeddingPlan:
         """Estimate what `embed` would send and cost, without sending (see `llmhub.plan_embeddings`).
 
@@ -5288,6 +5484,20 @@ class FrameAccessor(typing.Generic[F]):
             Whether to show progress, or a function to call with it; by default where a person watches.
         on_error : Literal['row', 'raise']
             ``"row"`` to record a failure in its row, ``"raise"`` to raise when the run is done.
+        mode : SendMode
+            ``"live"``, or ``"batch"`` to send rows through the provider's Batch API, cheaper and within a day.
+        late : LatePolicy
+            Rows that a batch did not process: ``"wait"`` for another batch, ``"live"`` to send them, ``"error"``.
+        deadline : float | str | timedelta | None
+            When rows of a batch are late: ``"6h"``, a ``timedelta`` or seconds.
+        poll_s : float | None
+            Seconds between the first two polls of a batch; the time grows to five minutes (30).
+        batch_tokens : int | None
+            Estimated prompt tokens of one batch, at most.
+        batch_storage : str | None
+            Object storage (``s3://bucket/folder``), for providers that read batches from there.
+        batch_role : str | None
+            ARN of the role that may read and write the storage.
         """
 
     def plan(

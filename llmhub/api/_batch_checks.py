@@ -19,12 +19,14 @@ def refuse_batches(options: Any, argument: str) -> None:
         raise invalid(argument, "is not possible with mode='batch', which sends all rows together; omit it")
 
 
-def require_batches(hub: Hub, options: RunOptions, targets: Iterable[Target], *, dry_run: bool = False) -> None:
-    """Raise unless these models can be sent batches, and the hub can remember them."""
+def require_batches(
+    hub: Hub, options: RunOptions, targets: Iterable[Target], *, embeds: bool = False, dry_run: bool = False
+) -> None:
+    """Raise unless these models can be sent batches, of texts to embed if ``embeds``, and the hub can remember them."""
     for target in targets:
         if len(hub.targets(target.name, allow_unconfigured=dry_run)) > 1:
             raise invalid("mode", f"{target.name!r} is a route, and a batch is for one model; name the model")
-        _require_batch_api(target, options, dry_run=dry_run)
+        _require_batch_api(target, options, embeds=embeds, dry_run=dry_run)
     if hub.middleware:
         raise invalid("mode", "the middleware of this hub does not see rows of batches; pass mode='live'")
     if dry_run:
@@ -37,11 +39,13 @@ def require_batches(hub: Hub, options: RunOptions, targets: Iterable[Target], *,
         raise invalid("mode", f"batches are remembered in a cache with a ledger, so that none is sent twice; {remedy}")
 
 
-def _require_batch_api(target: Target, options: RunOptions, *, dry_run: bool) -> None:
+def _require_batch_api(target: Target, options: RunOptions, *, embeds: bool, dry_run: bool) -> None:
     """Raise unless a provider has a Batch API, and the call what that needs; a plan needs no storage."""
     name, api = target.provider.name, target.provider.batch
     if api is None:
         raise invalid("mode", f"{name} has no Batch API that llmhub knows; pass mode='live'")
+    if embeds and api.embed_wire is None:
+        raise invalid("mode", f"{name} has no batches of embeddings that llmhub knows; pass mode='live'")
     if dry_run:
         return
     storage = options.batch_storage or ""

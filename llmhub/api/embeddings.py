@@ -11,14 +11,17 @@ from typing import TYPE_CHECKING, Any, Final, Unpack, overload
 
 from returns.pipeline import is_successful
 
+from llmhub.api._batch_checks import require_batches
 from llmhub.api.default_hub import current_hub
 from llmhub.api.options import (
+    BatchOptions,
     EmbeddingOptions,
     RunOptions,
     budgets_for,
     positive_int,
     resolve_concurrency,
     unknown_option,
+    validate_batch_options,
 )
 from llmhub.api.raising import (
     keep_table,
@@ -50,7 +53,10 @@ if TYPE_CHECKING:
     from llmhub.tables.embedding_plan import EmbeddingPlan
     from llmhub.tables.embeddings import FloatMatrix, TextBatch
 
-RUN_OPTIONS: Final = ("concurrency", "progress", "on_error", "budget_usd", "allow_unpriced", "cache")
+RUN_OPTIONS: Final = (
+    *("concurrency", "progress", "on_error", "budget_usd", "allow_unpriced", "cache"),
+    *BatchOptions.__annotations__,
+)
 
 
 @overload
@@ -170,6 +176,7 @@ def plan_embeddings(
     frame, prompt, model, hub
         As in `embed_table`.
     """
+    from llmhub.tables.batch_plan import price_of_mode  # noqa: PLC0415 - imports Arrow
     from llmhub.tables.embedding_plan import (  # noqa: PLC0415 - imports Arrow
         EmbeddingPlan,
         minutes_of_limits,
@@ -184,6 +191,7 @@ def plan_embeddings(
     texts = [text for text, key in zip(run.batch.texts, run.batch.keys, strict=True) if key not in cached]
     counted = count_tokens(texts, model, VocabularySource(folder=run.hub.settings.tokenizer_folder))
     tokens = sum(counted.counts)
+    is_batch, price = run.run_options.mode == "batch", TargetPrices(time.time).lookup(run.target)
     requests = plan_requests(counted.counts, run.limits.texts, TOKEN_MARGIN * run.limits.tokens)
     limits = [run.hub.limits[name] for name in (run.target.provider.name, run.target.name) if name in run.hub.limits]
     return EmbeddingPlan(
@@ -191,11 +199,12 @@ def plan_embeddings(
         rows=len(run.batch),
         texts=len(run.batch.texts),
         cached=len(cached),
-        requests=requests,
+        requests=len(texts) if is_batch else requests,
         tokens=tokens,
-        usd=plan_usd(tokens, TargetPrices(time.time).lookup(run.target)),
+        usd=plan_usd(tokens, price_of_mode(run.target, price, run.run_options.mode)),
         estimated=counted.estimated and bool(texts),
-        minutes=minutes_of_limits(requests, tokens, limits),
+        minutes=0.0 if is_batch else minutes_of_limits(requests, tokens, limits),
+        live_usd=plan_usd(tokens, price) if is_batch else None,
     )
 
 
@@ -259,6 +268,8 @@ def build_embedding_run(
     limits = _limits(target, MAX_PACK_TEXTS if batch_size is None else positive_int("batch_size", batch_size))
     if not dry_run:
         _require_sendable(target, own)
+    if run_options.mode == "batch":
+        require_batches(hub, run_options, [target], embeds=True, dry_run=dry_run)
     if hub.redactor is not None:
         texts = [None if text is None else hub.redactor.redact(text) for text in texts]
     return EmbeddingRun(hub, target, text_batch(texts, target, own), own, run_options, limits)
@@ -275,6 +286,7 @@ def _run_options(options: dict[str, Any]) -> RunOptions:
         raise invalid("progress", f"must be True, False or a function of the progress, not {progress!r}")
     if run_options.on_error not in {"row", "raise"}:
         raise invalid("on_error", f"must be 'row' or 'raise', not {run_options.on_error!r}")
+    validate_batch_options(run_options)
     return run_options
 
 
@@ -366,7 +378,7 @@ async def run_embedding_table(run: EmbeddingRun, display: ProgressDisplay | None
     """Send the requests of a run, and return the table of results."""
     started_at, run_id, problems = time.time(), uuid.uuid4(), list[str]()
     try:
-        result = await run.hub.runtime.embed(run.spec(display, run_id.bytes), stop, cache_mode=run.run_options.cache)
+        result = await _send_texts(run, run.spec(display, run_id.bytes), stop)
     except BaseException as error:
         partial_result = getattr(error, "embed_result", None)
         if isinstance(partial_result, EmbedResult):
@@ -384,10 +396,20 @@ async def run_embedding_table(run: EmbeddingRun, display: ProgressDisplay | None
     return table
 
 
+async def _send_texts(run: EmbeddingRun, spec: EmbedSpec, stop: StopSignal) -> EmbedResult:
+    runtime, options = run.hub.runtime, run.run_options
+    if options.mode == "batch":
+        policy = options.batch_policy(StopSignal())
+        return await runtime.embed_batches(spec, stop, policy, cache_mode=options.cache)
+    return await runtime.embed(spec, stop, cache_mode=options.cache)
+
+
 def _build(run: EmbeddingRun, result: EmbedResult, run_id: str, started_at: float, problems: list[str]) -> pa.Table:
     from llmhub.tables.embeddings import build_embeddings  # noqa: PLC0415 - imports Arrow
 
-    return build_embeddings(run.batch, run.target, run.options, result, run_id, started_at, problems.append)
+    with_mode = run.run_options.mode == "batch"
+    given = (run.batch, run.target, run.options, result, run_id, started_at, problems.append)
+    return build_embeddings(*given, with_mode=with_mode)
 
 
 def _raise_first_error(run: EmbeddingRun, result: EmbedResult) -> None:

@@ -135,7 +135,7 @@ class ChatOptions(RequestOptions, ExecutionOptions, BatchOptions, total=False):
     examples: Any
 
 
-class EmbeddingOptions(BudgetOptions, CacheOptions, total=False):
+class EmbeddingOptions(BudgetOptions, CacheOptions, BatchOptions, total=False):
     """Options of `embed_table` and the other calls for embeddings."""
 
     dimensions: int
@@ -239,7 +239,7 @@ def split_options(options: dict[str, Any]) -> tuple[CompletionRequest, RunOption
         raise invalid("progress", f"must be True, False or a function of the progress, not {progress!r}")
     if run_options.on_error not in {"row", "raise"}:
         raise invalid("on_error", f"must be 'row' or 'raise', not {run_options.on_error!r}")
-    _validate_batch_options(run_options)
+    validate_batch_options(run_options)
     unknown = sorted(set(options) - REQUEST_OPTIONS)
     if unknown:
         raise unknown_option(unknown[0], REQUEST_OPTIONS | RUN_OPTIONS | MESSAGE_OPTIONS)
@@ -273,7 +273,7 @@ MAX_DURATION_S: Final = 366 * 86_400.0
 BATCH_OPTIONS: Final = frozenset(BatchOptions.__annotations__) - {"mode"}
 
 
-def _validate_batch_options(options: RunOptions) -> None:
+def validate_batch_options(options: RunOptions) -> None:
     """Raise for values of batch options that are none, and for options that batches do not have."""
     modes = ("live", "batch")
     if options.mode not in modes:

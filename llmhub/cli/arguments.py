@@ -270,6 +270,7 @@ def _embed(parser: CommandParser) -> None:
     output = parser.add_argument_group("output")
     output.add_argument("--all-columns", action="store_true", help="write every column of the results")
     output.add_argument("--prefix", default="", metavar="TEXT", help="prefix of the names of the result columns")
+    _batch_arguments(parser)
     _connection_arguments(parser, streams=False)
     _quiet_argument(parser)
 

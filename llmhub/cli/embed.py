@@ -8,7 +8,8 @@ from typing import Any, Final
 
 import pyarrow as pa
 
-from llmhub.api import embed_table
+from llmhub.api import embed_table, mode_columns
+from llmhub.cli.arguments import BATCH_FLAGS
 from llmhub.cli.console import announce_interrupt, ignore_interrupts, print_message, print_result, progress_callback
 from llmhub.cli.hub_options import build_hub
 from llmhub.cli.run import require_different_files
@@ -18,7 +19,7 @@ from llmhub.tables import files, frames
 from llmhub.tables.embeddings import COMPACT, embedding_columns, embeddings_schema
 
 INTERRUPTED: Final = 130
-OPTIONS: Final = ("dimensions", "kind", "batch_size", "concurrency", "budget_usd", "allow_unpriced")
+OPTIONS: Final = ("dimensions", "kind", "batch_size", "concurrency", "budget_usd", "allow_unpriced", *BATCH_FLAGS)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -27,9 +28,10 @@ def run(args: argparse.Namespace) -> int:
     files.file_format(output, "OUTPUT")
     require_different_files(args.input, output)
     source = files.read_table(args.input, "INPUT")
-    names = embedding_columns("all" if args.all_columns else "compact")
+    further = mode_columns({"mode": args.mode})
+    names = (*embedding_columns("all" if args.all_columns else "compact"), *further)
     frames.require_no_name_clash(source.column_names, names, args.prefix)
-    schema = embeddings_schema(args.dimensions or 1, "")
+    schema = embeddings_schema(args.dimensions or 1, "", with_mode=bool(further))
     chosen = pa.schema([schema.field(name) for name in names])
     files.require_writable(frames.join_schemas(source.schema, chosen, args.prefix), output, "OUTPUT")
     options: dict[str, Any] = {name: value for name in OPTIONS if (value := getattr(args, name, None)) is not None}

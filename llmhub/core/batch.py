@@ -345,6 +345,8 @@ class BatchApi:
         Whether it needs a role that may read the storage.
     storage_url
         Address of the API of the object storage, by endpoint.
+    embed_wire
+        The format of batches of embeddings; ``None`` if there are none.
     check
         What an endpoint lacks for batches; ``None`` if nothing.
     """
@@ -356,6 +358,7 @@ class BatchApi:
     needs_storage: str = ""
     needs_role: bool = False
     storage_url: Callable[[Endpoint], str] | None = None
+    embed_wire: BatchWire | None = None
     check: Callable[[Endpoint], LLMError | None] = lambda _endpoint: None
 
     @property

@@ -16,7 +16,7 @@ from typing import Final, TypeVar
 from returns.pipeline import is_successful
 from returns.result import Failure, Result, Success
 
-from llmhub.core.batch import Batch, BatchApi, BatchRow, BatchStatus, BatchStep
+from llmhub.core.batch import Batch, BatchApi, BatchLimits, BatchRow, BatchStatus, BatchStep, BatchWire
 from llmhub.core.errors import NOT_CONNECTED, TRANSIENT, Cancelled, LLMError
 from llmhub.core.protocol import error_from_reply
 from llmhub.core.provider import HttpReply, HttpRequest
@@ -79,17 +79,27 @@ class BatchClient:
         The target.
     pause
         Waits for some seconds; returns false if the run is being stopped.
+    embeds
+        Whether the rows are texts to be embedded.
     """
 
     transport: Transport
     target: Target
     pause: Callable[[float], Awaitable[bool]]
+    embeds: bool = False
     api: BatchApi = field(init=False)
+    wire: BatchWire = field(init=False)
 
     def __post_init__(self) -> None:
         """Take the API from the provider."""
         assert self.target.provider.batch is not None  # noqa: S101 - checked before a run begins
         self.api = self.target.provider.batch
+        self.wire = self.api.embed_wire if self.embeds and self.api.embed_wire is not None else self.api.wire
+
+    @property
+    def limits(self) -> BatchLimits:
+        """Limits of one batch."""
+        return self.wire.limits if self.embeds else self.api.batch_limits
 
     @property
     def base_url(self) -> str:
@@ -114,14 +124,14 @@ class BatchClient:
 
     async def status(self, batch: Batch) -> Result[BatchStatus, LLMError]:
         """Return the state of a batch, asked once."""
-        sent = await self._send(self.api.wire.poll(batch))
-        return sent.bind(self._checked).bind(self.api.wire.decode_status)
+        sent = await self._send(self.wire.poll(batch))
+        return sent.bind(self._checked).bind(self.wire.decode_status)
 
     async def cancel(self, batch: Batch) -> Result[HttpReply, LLMError]:
         """Cancel a batch at the provider."""
 
         async def send() -> Result[HttpReply, LLMError]:
-            return (await self._send(self.api.wire.cancel(batch))).bind(self._checked)
+            return (await self._send(self.wire.cancel(batch))).bind(self._checked)
 
         return await self._repeat(send)
 
@@ -130,12 +140,12 @@ class BatchClient:
         found: list[BatchStatus] = []
         cursor = ""
         while True:
-            request = self.api.wire.list_batches(batch, cursor)
+            request = self.wire.list_batches(batch, cursor)
 
             async def send(request: HttpRequest = request) -> Result[HttpReply, LLMError]:
                 return (await self._send(request)).bind(self._checked)
 
-            page = (await self._repeat(send)).bind(self.api.wire.decode_list)
+            page = (await self._repeat(send)).bind(self.wire.decode_list)
             if not is_successful(page):
                 return Failure(page.failure())
             found += page.unwrap().batches
@@ -151,13 +161,13 @@ class BatchClient:
 
         A file whose download breaks off is read again: rows may come twice.
         """
-        if self.api.wire.list_results is not None:
+        if self.wire.list_results is not None:
             listed = await self._result_files(batch, files)
             if not is_successful(listed):
                 return Failure(listed.failure())
             files = listed.unwrap()
         for file in files:
-            read = self._read_lines if self.api.wire.decode_line is not None else self._read_documents
+            read = self._read_lines if self.wire.decode_line is not None else self._read_documents
 
             async def send(file: str = file, read: object = read) -> Result[HttpReply, LLMError]:
                 return await read(batch, file, on_rows)  # type: ignore[operator,no-any-return]
@@ -169,7 +179,7 @@ class BatchClient:
 
     async def _result_files(self, batch: Batch, folders: Sequence[str]) -> Result[list[str], LLMError]:
         """Return the names of the files in folders of results."""
-        wire, found = self.api.wire, list[str]()
+        wire, found = self.wire, list[str]()
         assert wire.list_results is not None  # noqa: S101 - checked by the caller
         assert wire.decode_results is not None  # noqa: S101 - a format has both
         for folder in folders:
@@ -201,7 +211,7 @@ class BatchClient:
                 del rest[:end]
                 await on_rows(lambda: self._decode_lines(lines))
 
-        request = self._authorized(self.api.wire.results(batch, file, ""))
+        request = self._authorized(self.wire.results(batch, file, ""))
         sent = await self.transport.download(self._pool, request, self.target.endpoint, on_piece)
         checked = sent.bind(self._checked)
         if is_successful(checked) and rest:
@@ -211,7 +221,7 @@ class BatchClient:
 
     def _decode_lines(self, lines: bytes) -> list[BatchRow]:
         """Decode lines; one that is none of a batch is left out, so that its row counts as missing."""
-        decode = self.api.wire.decode_line
+        decode = self.wire.decode_line
         assert decode is not None  # noqa: S101 - checked by the caller
         decoded = (decode(line) for line in lines.splitlines() if line.strip())
         return [row.unwrap() for row in decoded if is_successful(row)]
@@ -219,7 +229,7 @@ class BatchClient:
     async def _read_documents(
         self, batch: Batch, file: str, on_rows: Callable[[Callable[[], list[BatchRow]]], Awaitable[None]]
     ) -> Result[HttpReply, LLMError]:
-        decode = self.api.wire.decode_rows
+        decode = self.wire.decode_rows
         assert decode is not None  # noqa: S101 - a format has one of both
         cursor = ""
         while True:
@@ -228,7 +238,7 @@ class BatchClient:
             async def on_piece(piece: bytes, pieces: list[bytes] = pieces) -> None:
                 pieces.append(piece)
 
-            request = self._authorized(self.api.wire.results(batch, file, cursor))
+            request = self._authorized(self.wire.results(batch, file, cursor))
             sent = await self.transport.download(self._pool, request, self.target.endpoint, on_piece)
             checked = sent.bind(self._checked)
             if not is_successful(checked):

@@ -25,7 +25,7 @@ from math import inf
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, TypeAlias, get_args
 
 from returns.pipeline import is_successful
-from returns.result import Failure
+from returns.result import Failure, Result
 
 from llmhub.cache.store import (
     BatchLedger,
@@ -39,6 +39,7 @@ from llmhub.cache.store import (
 )
 from llmhub.core.batch import Batch, BatchLimits, BatchRow, BatchStatus, LateReason, custom_id, key_from_custom_id
 from llmhub.core.budget import BudgetDecision, check_budget, reserve
+from llmhub.core.embedding import EmbedRequest
 from llmhub.core.errors import (
     TRANSIENT,
     BudgetExceeded,
@@ -52,8 +53,8 @@ from llmhub.core.errors import (
     error_type_name,
 )
 from llmhub.core.pricing import compute_cost_nano_usd
-from llmhub.core.protocol import interpret, prepare
-from llmhub.core.serialization import pack, unpack
+from llmhub.core.protocol import interpret, interpret_embedding
+from llmhub.core.provider import HttpReply
 from llmhub.core.types import CompletionResponse
 from llmhub.engine.batch_client import BatchClient, RowFile, is_refusal
 from llmhub.engine.cache_writer import CacheWriter
@@ -62,8 +63,9 @@ from llmhub.engine.event_loop import StopSignal, run_in_thread
 from llmhub.engine.fan_out import ItemPlanner, ResultCollector, run_fan_out
 from llmhub.engine.fan_out_types import FanOutResult, FanOutSpec, PlannedItem, Sender
 from llmhub.engine.progress import ProgressReporter, ProgressTracker, RunSnapshot
-from llmhub.engine.row_outcome import RowOutcome, to_stored
+from llmhub.engine.row_outcome import RowOutcome, pack_outcome, unpack_outcome
 from llmhub.engine.spending import UNPRICED_MESSAGE, SharedBudget, TargetPrices, budget_error, max_cost_nano_usd
+from llmhub.engine.transport import prepare_call
 from llmhub.providers.batch_prices import batch_price
 
 if TYPE_CHECKING:
@@ -86,6 +88,8 @@ BUILD_ROWS: Final = 2_048
 """Rows that are encoded and recorded at a time."""
 BYTES_PER_TOKEN: Final = 4
 """Bytes of a request per prompt token, for the limit of tokens of a batch."""
+EMBEDS: Final = "embeds"
+"""Name of the value of a record whose rows are texts to be embedded."""
 PENDING_CODE: Final = "batched"
 """Code of the `Cancelled` outcome of a row that is still in a batch at its provider."""
 
@@ -286,7 +290,7 @@ class BatchRun:
 
     async def attend(self, record: BatchRecord, target: Target) -> None:
         """Wait for one batch of the ledger and store its results."""
-        self._open[record.token] = opened = _OpenBatch(record, target, self._batch_client(target))
+        self._open[record.token] = opened = self._found(record, target)
         self._planned = True
         self._start(self._attend_found(opened))
         await self.run()
@@ -410,7 +414,7 @@ class BatchRun:
             if record is None:
                 await self._place(await self._settle_stored([row]))
                 return
-            opened = self._open[token] = _OpenBatch(record, target, self._batch_client(target))
+            opened = self._open[token] = self._found(record, target)
             opened.rows[row.item[1]] = row
             self._start(self._attend_found(opened))
         else:
@@ -424,7 +428,7 @@ class BatchRun:
         missing: list[_Row] = []
         for row in rows:
             value = values.get(row.item[1])
-            stored = unpack(value, row.item[1]) if value is not None else None
+            stored = unpack_outcome(value, row.item[1]) if value is not None else None
             if stored is not None and is_successful(stored):
                 self._results.settle(row.item[0], stored.unwrap())
             else:
@@ -442,7 +446,8 @@ class BatchRun:
             else:
                 self._settle(row, Answer(Failure(error)))
         while affordable:
-            opened = self._filling.get(target.name) or await self._begin(target)
+            embeds = affordable[0][1].embedding is not None
+            opened = self._filling.get(target.name) or await self._begin(target, embeds=embeds)
             encoded, failures = await run_in_thread(_encode, affordable, opened)
             for row, error in failures:
                 self._release(row)
@@ -476,10 +481,10 @@ class BatchRun:
         if answered:
             await self._place(await self._settle_stored([other.row for other in others if other.key in answered]))
 
-    async def _begin(self, target: Target) -> _OpenBatch:
+    async def _begin(self, target: Target, *, embeds: bool) -> _OpenBatch:
         """Begin a batch: record it as a draft, of which nothing is sent."""
-        client = self._batch_client(target)
-        values = {"cache_name": target.cache_name}
+        client = self._batch_client(target, embeds=embeds)
+        values = {"cache_name": target.cache_name, **({EMBEDS: "1"} if embeds else {})}
         if client.api.needs_storage:
             values |= {"storage": self._policy.storage, "role": self._policy.role}
         record = BatchRecord(
@@ -497,8 +502,8 @@ class BatchRun:
             record,
             target,
             client,
-            file=RowFile(client.api.wire.separator),
-            max_rows=self._max_rows.get(target.name) or even_rows(self._spec.size, client.api.batch_limits),
+            file=RowFile(client.wire.separator),
+            max_rows=self._max_rows.get(target.name) or even_rows(self._spec.size, client.limits),
             max_tokens=self._policy.max_tokens,
         )
         self._filling[target.name] = opened
@@ -515,7 +520,7 @@ class BatchRun:
         if not opened.rows:
             self._start(self._discard(opened))
             return
-        if len(opened.rows) < opened.client.api.batch_limits.min_rows:
+        if len(opened.rows) < opened.client.limits.min_rows:
             self._start(self._refuse_small(opened))
             return
         opened.record = opened.record._replace(rows=len(opened.order))
@@ -531,7 +536,7 @@ class BatchRun:
         if self._policy.late == "live" and not self._is_stopping():
             await self._send_live(rows)
             return
-        provider, least = opened.target.provider.name, opened.client.api.batch_limits.min_rows
+        provider, least = opened.target.provider.name, opened.client.limits.min_rows
         message = (
             f"a batch of {provider} takes {least:,} rows or more, and there are {len(rows):,}; late='live' sends them "
             "by themselves"
@@ -542,8 +547,11 @@ class BatchRun:
     def _start(self, work: Any) -> None:
         self._tasks.add(asyncio.get_running_loop().create_task(work))
 
-    def _batch_client(self, target: Target) -> BatchClient:
-        return BatchClient(self._client.transport, target, self._pause)
+    def _batch_client(self, target: Target, *, embeds: bool) -> BatchClient:
+        return BatchClient(self._client.transport, target, self._pause, embeds)
+
+    def _found(self, record: BatchRecord, target: Target) -> _OpenBatch:
+        return _OpenBatch(record, target, self._batch_client(target, embeds=EMBEDS in record.values))
 
     # Budgets
 
@@ -606,7 +614,7 @@ class BatchRun:
 
     async def _create(self, opened: _OpenBatch) -> LLMError | None:
         """Take all steps of a submission; return an error if the provider refuses it."""
-        steps = opened.client.api.wire.steps
+        steps = opened.client.wire.steps
         assert opened.file is not None  # noqa: S101 - it has been filled
         await self._save(opened, rows=len(opened.order))
         for step in steps[:-1]:
@@ -637,7 +645,7 @@ class BatchRun:
 
     async def _find(self, opened: _OpenBatch) -> bool:
         """Look for a batch whose creation had no answer; return whether the provider has it. Repeats until known."""
-        wire = opened.client.api.wire
+        wire = opened.client.wire
         await self._pause(opened.record.intent_at + SETTLE_S - time.time())
         while not self._is_stopping():
             listed = await opened.client.listed(opened.batch, opened.record.intent_at)
@@ -1087,7 +1095,7 @@ def _encode(
     pairs: Sequence[tuple[_Row, Call]], opened: _OpenBatch
 ) -> tuple[list[_EncodedRow], list[tuple[_Row, LLMError]]]:
     """Encode rows until the batch is full; return them, and those that cannot be sent."""
-    limits, wire = opened.client.api.batch_limits, opened.client.api.wire
+    limits, wire = opened.client.limits, opened.client.wire
     assert opened.file is not None  # noqa: S101 - it is being filled
     rows, size, tokens = opened.file.rows, opened.file.size, opened.tokens
     max_rows = min(limits.rows, opened.max_rows or limits.rows)
@@ -1096,12 +1104,7 @@ def _encode(
     encoded: list[_EncodedRow] = []
     failures: list[tuple[_Row, LLMError]] = []
     for row, call in pairs:
-        prepared = call.valid_prepared
-        http = (
-            prepared.http(prepared.text, now)
-            if prepared is not None
-            else prepare(call.target.provider, call.target.endpoint, call.request, now)
-        )
+        http = prepare_call(call, now, stream=False)
         if not is_successful(http):
             failures.append((row, http.failure()))
             continue
@@ -1143,7 +1146,7 @@ class _Collector:
         if self.record.values.get("unconfirmed") and self.keys is None:
             ledger = self.store.ledger.batches if self.store.ledger is not None else None
             self.keys = frozenset(ledger.rows(self.record.token)) if ledger is not None else frozenset()
-        provider, record = self.target.provider, self.record
+        record = self.record
         started_at = record.intent_at or record.created_at
         filed: list[FiledRow] = []
         entries: list[Entry] = []
@@ -1159,14 +1162,14 @@ class _Collector:
                 continue
             waiting = self.rows.get(key)
             answer = Answer(
-                interpret(provider, row.reply),
+                self._interpret(row.reply),
                 attempts=1,
                 started_at=started_at,
                 dropped=waiting.dropped if waiting is not None else (),
                 mode="batch",
             )
             if is_successful(answer.outcome):
-                entries.append(Entry(key, pack(to_stored(answer), key), self.target.cache_name, started_at))
+                entries.append(Entry(key, pack_outcome(answer, key), self.target.cache_name, started_at))
             ended.append(_ended_request(key, record, self.target, answer, started_at, now))
             filed.append(FiledRow(key, answer, None))
         try:
@@ -1177,6 +1180,18 @@ class _Collector:
         except Exception as error:
             raise as_store_error(error) from error
         return filed
+
+    def _interpret(self, reply: HttpReply) -> Result[CompletionResponse, LLMError]:
+        provider = self.target.provider
+        if EMBEDS not in self.record.values:
+            return interpret(provider, reply)
+        decoded: Result[CompletionResponse, LLMError] = interpret_embedding(provider, self._one_text, reply)
+        return decoded
+
+    @property
+    def _one_text(self) -> EmbedRequest:
+        """A request of the form of each row: the text itself is not needed to decode its vector."""
+        return EmbedRequest(self.target.model, ("",))
 
     def _settle(self, ended: Sequence[EndedRequest]) -> None:
         """Record requests as ended. A run that collects the batch again, after this one died, does not repeat that."""

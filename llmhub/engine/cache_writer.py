@@ -15,10 +15,10 @@ from typing import Final, TypeVar
 from returns.pipeline import is_successful
 
 from llmhub.cache.store import Entry, Store, StoreError, as_store_error
-from llmhub.core.serialization import is_corrupt, pack, unpack
+from llmhub.core.serialization import is_corrupt
 from llmhub.engine.call import Answer, Call, Target
 from llmhub.engine.event_loop import run_in_thread
-from llmhub.engine.row_outcome import RowOutcome, from_stored, to_stored
+from llmhub.engine.row_outcome import RowOutcome, from_stored, pack_outcome, unpack_outcome
 from llmhub.engine.store_access import StoreAccess
 
 T = TypeVar("T")
@@ -102,9 +102,12 @@ class CacheWriter:
             value = values.get(key)
             if value is None:
                 continue
-            stored = unpack(value, key)
+            stored = unpack_outcome(value, key)
             if is_successful(stored):
-                return stored.unwrap() if target is None else from_stored(stored.unwrap(), target, key)
+                outcome = stored.unwrap()
+                if target is None or isinstance(outcome, Answer):
+                    return outcome
+                return from_stored(outcome, target, key)
             if is_corrupt(stored.failure()):
                 self.damaged_keys.add(key)
         return None
@@ -119,7 +122,7 @@ class CacheWriter:
         # The response of another candidate is written under the key of the request to that candidate.
         key, target = answer.key or key, answer.target or call.target
         try:
-            value = pack(to_stored(answer), key)
+            value = pack_outcome(answer, key)
         except Exception as error:  # noqa: BLE001 - whatever cannot be encoded must still reach the caller
             self._failures += 1
             self._dropped += 1

@@ -28,16 +28,17 @@ from llmhub.core.provider import PackLimits
 from llmhub.core.serialization import is_corrupt
 from llmhub.core.token_estimate import estimate_tokens
 from llmhub.core.types import CompletionRequest, Message, Text, Usage
-from llmhub.core.vector_serialization import StoredVector, pack_vector, unpack_vector
+from llmhub.core.vector_serialization import pack_vector, unpack_vector
+from llmhub.engine.batch_run import BatchPolicy, BatchRun
 from llmhub.engine.cache_writer import CacheWriter
 from llmhub.engine.call import Answer, Call, Target
 from llmhub.engine.client import Client
 from llmhub.engine.event_loop import StopSignal
 from llmhub.engine.fan_out import DRAIN_TIMEOUT_S, SWEEP_INTERVAL_S
-from llmhub.engine.fan_out_types import CHUNK_SIZE, FanOutResult
+from llmhub.engine.fan_out_types import CHUNK_SIZE, FanOutResult, FanOutSpec, PlannedItem
 from llmhub.engine.hedging import OWNER_TASK
 from llmhub.engine.progress import ProgressReporter, ProgressSink, ProgressTracker, RunSnapshot
-from llmhub.engine.row_outcome import RowOutcome, aborted_outcome, as_answer, cancelled_outcome
+from llmhub.engine.row_outcome import RowOutcome, aborted_outcome, as_answer, cancelled_outcome, from_stored_vector
 from llmhub.engine.single_flight import RowCallbacks, SingleFlight
 from llmhub.engine.spending import Budgets
 from llmhub.engine.store_access import StoreAccess
@@ -148,6 +149,39 @@ async def run_embeddings(spec: EmbedSpec, client: Client, access: StoreAccess, s
         result.run.error.embed_result = result  # type: ignore[attr-defined]
         raise result.run.error
     return result
+
+
+async def run_embedding_batches(
+    spec: EmbedSpec, client: Client, access: StoreAccess, policy: BatchPolicy, stop: StopSignal
+) -> EmbedResult:
+    """Embed every text through the provider's Batch API, one row for each (see `llmhub.engine.batch_run`).
+
+    Whatever is raised has the outcomes so far in its ``embed_result``.
+    """
+
+    def make_call(text: str, key: bytes) -> Call:
+        request = CompletionRequest(model=spec.target.model, messages=(Message("user", (Text(text),)),), max_tokens=0)
+        return Call(spec.target, request, key=key, budgets=spec.budgets, embedding=spec.options)
+
+    def chunks() -> Iterator[list[PlannedItem]]:
+        for start in range(0, len(spec.texts), CHUNK_SIZE):
+            positions = range(start, min(start + CHUNK_SIZE, len(spec.texts)))
+            yield [(position, spec.keys[position], make_call, spec.texts[position]) for position in positions]
+
+    fan_out = FanOutSpec(
+        size=len(spec.texts),
+        chunks=chunks(),
+        concurrency=spec.concurrency,
+        run_id=spec.run_id,
+        progress_sink=spec.progress_sink,
+    )
+    try:
+        return EmbedResult(await BatchRun(fan_out, client, access, policy, stop).run(), ())
+    except BaseException as error:
+        partial_result = getattr(error, "fan_out_result", None)
+        if isinstance(partial_result, FanOutResult):
+            error.embed_result = EmbedResult(partial_result, ())  # type: ignore[attr-defined] # for the table so far
+        raise
 
 
 class _EmbedRun:
@@ -306,7 +340,7 @@ class _EmbedRun:
             return False
         stored = unpack_vector(value, key)
         if is_successful(stored):
-            self._settle(position, _from_stored(stored.unwrap()))
+            self._settle(position, from_stored_vector(stored.unwrap()))
             return True
         if is_corrupt(stored.failure()):
             self._writer.damaged_keys.add(key)
@@ -490,7 +524,3 @@ def _share_usage(response: EmbeddingResponse, estimates: Sequence[int]) -> list[
         Usage(input_tokens=own, output_tokens=None if own is None else 0, reported_cost_usd=cost)
         for own, cost in zip(tokens, costs, strict=True)
     ]
-
-
-def _from_stored(stored: StoredVector) -> Answer:
-    return Answer(Success(stored.response), latency_s=stored.latency_s, started_at=stored.started_at, cache_hit=True)

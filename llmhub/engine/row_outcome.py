@@ -10,11 +10,12 @@ from dataclasses import replace
 from typing import Final, TypeAlias
 
 from returns.pipeline import is_successful
-from returns.result import Failure, Success
+from returns.result import Failure, Result, Success
 
 from llmhub.core.embedding import EmbeddingResponse
 from llmhub.core.errors import BudgetExceeded, Cancelled, Disconnected, LLMError
-from llmhub.core.serialization import StoredResponse, from_stored_response, to_stored_response
+from llmhub.core.serialization import StoredResponse, from_stored_response, pack, to_stored_response, unpack
+from llmhub.core.vector_serialization import StoredVector, is_vector, pack_vector, unpack_vector
 from llmhub.engine.call import Answer, Target
 
 RowOutcome: TypeAlias = Answer | StoredResponse
@@ -48,6 +49,26 @@ def from_stored(stored: StoredResponse, target: Target | None = None, key: bytes
         target=target,
         key=key,
     )
+
+
+def unpack_outcome(value: bytes, key: bytes) -> Result[RowOutcome, LLMError]:
+    """Decode a value of the store: a response, or the vector of a text."""
+    if not is_vector(value):
+        return unpack(value, key)
+    return unpack_vector(value, key).map(from_stored_vector)
+
+
+def from_stored_vector(stored: StoredVector) -> Answer:
+    """Return a stored vector as an answer that is a cache hit."""
+    return Answer(Success(stored.response), latency_s=stored.latency_s, started_at=stored.started_at, cache_hit=True)
+
+
+def pack_outcome(answer: Answer, key: bytes) -> bytes:
+    """Encode a successful answer to the value for ``key``: a response, or the vector of one text."""
+    response = answer.outcome.unwrap()
+    if isinstance(response, EmbeddingResponse):
+        return pack_vector(response, key, latency_s=answer.latency_s or 0.0, started_at=answer.started_at)
+    return pack(to_stored(answer), key)
 
 
 def as_answer(outcome: RowOutcome) -> Answer:

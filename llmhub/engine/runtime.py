@@ -16,7 +16,7 @@ from llmhub.engine.cache_middleware import CACHE_LOOKUPS
 from llmhub.engine.call import Answer, Call, Target
 from llmhub.engine.client import Client, ClientState, SendResult
 from llmhub.engine.decision_log import DecisionLog, RecordDecision
-from llmhub.engine.embedding import EmbedResult, EmbedSpec, run_embeddings
+from llmhub.engine.embedding import EmbedResult, EmbedSpec, run_embedding_batches, run_embeddings
 from llmhub.engine.event_loop import StopSignal, background_loop
 from llmhub.engine.fan_out import run_fan_out
 from llmhub.engine.fan_out_types import FanOutResult, FanOutSpec, Sender
@@ -153,6 +153,13 @@ class Runtime:
         """Embed every text (see `llmhub.engine.embedding.run_embeddings`); ``cache_mode`` overrides the hub's."""
         CACHE_LOOKUPS.set(None)
         return await run_embeddings(spec, self.client, self.access(cache_mode), stop)
+
+    async def embed_batches(
+        self, spec: EmbedSpec, stop: StopSignal, policy: BatchPolicy, *, cache_mode: CacheMode | str | None = None
+    ) -> EmbedResult:
+        """Embed every text through the provider's Batch API (see `llmhub.engine.batch_run`)."""
+        CACHE_LOOKUPS.set(None)
+        return await run_embedding_batches(spec, self.client, self.access(cache_mode), policy, stop)
 
     async def run_batches(
         self, spec: FanOutSpec, stop: StopSignal, policy: BatchPolicy, *, cache_mode: CacheMode | str | None = None

@@ -152,7 +152,7 @@ class Transport:
         """Send the request of a call once. Every failure but cancellation is an outcome, not an exception."""
         target, now = call.target, time.time()
         streaming = call.stream or call.is_delivered
-        prepared = _prepare_call(call, now, stream=streaming)
+        prepared = prepare_call(call, now, stream=streaming)
         if not is_successful(prepared):
             return Answer(outcome=Failure(prepared.failure()), total_s=0.0)
         request = prepared.unwrap()
@@ -713,7 +713,7 @@ def _parse_url(url: str) -> URL:
     return parsed
 
 
-def _prepare_call(call: Call, now: float, *, stream: bool) -> Result[HttpRequest, LLMError]:
+def prepare_call(call: Call, now: float, *, stream: bool) -> Result[HttpRequest, LLMError]:
     """Build the HTTP request, by the shortcut where the call has a valid one."""
     embed_request = call.embed_request
     if embed_request is not None:

@@ -434,7 +434,7 @@ class FrameAccessor(Generic[F]):
         """
         native = frames.native_frame(self._frame)
         frames.require_dtype_backend(native, dtype_backend)
-        names = embedding_columns(columns)
+        names = (*embedding_columns(columns), *api.mode_columns(options))
         frames.require_no_name_clash(frames.column_names(native), names, prefix)
         results = FrameResults(self._frame, native, names, prefix, dtype_backend)
         return results.join(api.embed_table(native, prompt, model=model, hub=hub, **options))

@@ -104,7 +104,7 @@ ENTRIES: Final = (
                 PackLimits(texts=100, tokens=200_000),  # https://ai.google.dev/gemini-api/docs/embeddings
                 locate=_embeddings_url,
             ),
-            batch=BatchApi(wire=gemini_batch.WIRE, base_url=_version_url),
+            batch=BatchApi(wire=gemini_batch.WIRE, base_url=_version_url, embed_wire=gemini_batch.EMBED_WIRE),
         ),
         models=GEMINI_MODELS,
         schema_support=GEMINI_SCHEMA_SUPPORT,

@@ -49,6 +49,6 @@ ENTRIES: Final = (
         embeddings=openai_embeddings.MISTRAL_WIRE,
         pack_limits=PackLimits(texts=128, tokens=16_384, text_tokens=8192),
         price_listing=PriceListing("mistral"),
-        batch=BatchApi(wire=mistral_batch.WIRE, base_url=fixed_url(BASE_URL, "")),
+        batch=BatchApi(wire=mistral_batch.WIRE, base_url=fixed_url(BASE_URL, ""), embed_wire=mistral_batch.WIRE),
     ),
 )

@@ -155,7 +155,7 @@ _openai = partial(
     schema_support=SCHEMA_SUPPORT,
     price_listing=PriceListing("openai", adjust=add_service_tiers),
     environment_variables=(("api_key", "OPENAI_API_KEY"), ("base_url", "OPENAI_BASE_URL")),
-    batch=BatchApi(wire=openai_batch.WIRE, base_url=fixed_url(BASE_URL, "")),
+    batch=BatchApi(wire=openai_batch.WIRE, base_url=fixed_url(BASE_URL, ""), embed_wire=openai_batch.WIRE),
     counts_max_tokens=True,
 )
 

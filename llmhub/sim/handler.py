@@ -39,6 +39,8 @@ ROW_VERSION: Final[Mapping[str, str]] = {"anthropic": "2023-06-01"}
 """Version of the API by which rows of batches are answered."""
 MODEL_OF_BATCH: Final = frozenset({"mistral"})
 """Providers whose batches name the model instead of their rows."""
+EMBED_ROWS: Final = ("/embeddings", ":asyncBatchEmbedContent")
+"""Ends of the paths of rows that are texts to be embedded."""
 UNKNOWN_MODEL_MARKER: Final = "does-not-exist"
 """Models with this in their name do not exist; all others do."""
 FAULT_ERRORS: Final[Mapping[str, SimErrorKind]] = {
@@ -178,6 +180,12 @@ class SimRequestHandler:
         route = SimRoute(model=model.removeprefix("models/"), version=ROW_VERSION.get(provider_name, ""))
         body = {**payload, "model": model} if provider_name in MODEL_OF_BATCH else payload
         id_digits = self._request_digits()
+        if provider.embeddings is not None and path.endswith(EMBED_ROWS):
+            http_request = SimHttpRequest("POST", path, path, "", {}, encode_json(body))
+            own_route = replace(route, action="embed", version="embedContent")
+            return self._plan_embeddings(
+                provider, provider.embeddings, http_request, own_route, id_digits, now, None
+            ).reply
         request = _parse_body(provider, encode_json(body), route)
         if isinstance(request, SimError):
             return provider.encode_error(request, provider.format_request_id(id_digits))
@@ -257,9 +265,9 @@ class SimRequestHandler:
         route: SimRoute,
         id_digits: str,
         now: float,
-        clock: float,
+        clock: float | None,
     ) -> ResponsePlan:
-        """Return vectors, or the fault or the error that precedes them."""
+        """Return vectors, or the fault or the error that precedes them; without a clock, there are no rate limits."""
         payload = _decode_object(http_request.body)
         parsed = embeddings.parse(payload, route) if not isinstance(payload, SimError) else payload
         error = (
@@ -282,7 +290,7 @@ class SimRequestHandler:
             request=request, choices=(), input_tokens=parsed.tokens, output_tokens=0, duration_s=duration_s
         )
         limit, headers = self._limit_for(provider, request.model), embeddings.headers(parsed)
-        if limit is not None:
+        if limit is not None and clock is not None:
             decision, cost = self._apply_limit(provider, limit, response, clock)
             headers = {**headers, **provider.limit_headers(decision.status, now)}
             if not decision.granted:

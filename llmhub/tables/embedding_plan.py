@@ -36,6 +36,8 @@ class EmbeddingPlan:
         Whether another tokenizer than the model's counted the tokens.
     minutes
         How long the declared rate limits make the run take; 0 without any.
+    live_usd
+        The cost of single requests, where ``usd`` is that of batches; ``None`` otherwise.
     """
 
     model: str
@@ -47,6 +49,7 @@ class EmbeddingPlan:
     usd: Decimal | None
     estimated: bool
     minutes: float = 0.0
+    live_usd: Decimal | None = None
 
     def __str__(self) -> str:
         """Return the plan as a table for a terminal, followed by notes."""
@@ -67,6 +70,12 @@ class EmbeddingPlan:
 
     def _notes(self) -> list[str]:
         notes = ["Tokens are estimated: the model's tokenizer is not public."] if self.estimated else []
+        if self.live_usd and self.usd is not None:
+            saving = self.live_usd - self.usd
+            notes.append(
+                f"In batches: {format_usd(self.usd)} instead of {format_usd(self.live_usd)} by single requests, "
+                f"a saving of {format_usd(saving)} ({saving / self.live_usd:.0%})."
+            )
         if self.minutes:
             notes.append(f"The rate limits make the run take {format_duration(self.minutes * 60)} or more.")
         return notes

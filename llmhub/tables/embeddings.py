@@ -22,11 +22,12 @@ from llmhub.core.errors import InvalidRequest, Malformed, error_type_name, inval
 from llmhub.core.pricing import Price, compute_cost_nano_usd
 from llmhub.engine.call import Answer, Target
 from llmhub.engine.embedding import EmbedResult
+from llmhub.providers.batch_prices import batch_price
 from llmhub.providers.prices import find_served_price
 from llmhub.tables import frames
 from llmhub.tables.cost_columns import from_nanos
-from llmhub.tables.results import STATUS_BY_ERROR
-from llmhub.tables.schema import MICROSECONDS_PER_S, RESULTS, SIMULATED
+from llmhub.tables.results import status_of
+from llmhub.tables.schema import MICROSECONDS_PER_S, MODE_FIELD, RESULTS, SIMULATED
 
 EMBEDDING: Final = "embedding"
 """Name of the column of vectors."""
@@ -161,8 +162,8 @@ def _text_error(text: str) -> InvalidRequest | None:
 # Results
 
 
-def embeddings_schema(dimensions: int, run_id: str, *, simulated: bool = False) -> pa.Schema:
-    """Return the schema of a table of embeddings.
+def embeddings_schema(dimensions: int, run_id: str, *, simulated: bool = False, with_mode: bool = False) -> pa.Schema:
+    """Return the schema of a table of embeddings; ``with_mode`` with the column of how each row was sent.
 
     Examples
     --------
@@ -173,6 +174,7 @@ def embeddings_schema(dimensions: int, run_id: str, *, simulated: bool = False) 
         EMBEDDING, pa.list_(pa.float32(), dimensions), metadata={"description": "vector of the text, null unless ok"}
     )
     fields = [vector if name == EMBEDDING else RESULTS.field(name) for name in COLUMNS]
+    fields += [MODE_FIELD] if with_mode else []
     mark = {SIMULATED: "true"} if simulated else {}
     version = (RESULTS.metadata or {})[b"schema_version"]
     return pa.schema(fields, metadata={"schema_version": version, "run_id": run_id, **mark})
@@ -186,6 +188,8 @@ def build_embeddings(
     run_id: str,
     priced_at: float,
     on_problem: Callable[[str], None],
+    *,
+    with_mode: bool = False,
 ) -> pa.Table:
     """Return the table of a run of embeddings, one row for each row of the input.
 
@@ -195,6 +199,8 @@ def build_embeddings(
         Time for which prices are looked up (epoch seconds).
     on_problem
         Called with a message if costs are unknown because they could not be computed.
+    with_mode
+        Adds the column of how each row was sent.
     """
     answers = [outcome for outcome in result.run.outcomes if isinstance(outcome, Answer)]
     dimensions = _dimensions(answers, options)
@@ -213,8 +219,7 @@ def build_embeddings(
         "model": [target.model] * len(batch),
         "served_model": [response.served_model or None if response is not None else None for response in responses],
         "status": [
-            "skipped" if answer is None else "ok" if error is None else STATUS_BY_ERROR.get(type(error), "error")
-            for answer, error in zip(rows, errors, strict=True)
+            "skipped" if answer is None else status_of(error) for answer, error in zip(rows, errors, strict=True)
         ],
         EMBEDDING: _vectors(batch, found, dimensions),
         "error_type": [None if error is None else error_type_name(error) for error in errors],
@@ -231,7 +236,9 @@ def build_embeddings(
         "started_at": started,
         **_costs(batch, target, found, result, is_hit, priced_at, on_problem),
     }
-    schema = embeddings_schema(dimensions, run_id, simulated=target.endpoint.simulated)
+    if with_mode:
+        columns[MODE_FIELD.name] = [call.mode if call.attempts else None for call in calls]
+    schema = embeddings_schema(dimensions, run_id, simulated=target.endpoint.simulated, with_mode=with_mode)
     arrays = [
         column if isinstance(column, pa.Array) and column.type == field.type else _to_array(column, field.type)
         for field, column in ((field, columns[field.name]) for field in schema)
@@ -317,19 +324,57 @@ def _costs(
     rows = len(batch)
     try:
         nanos, price_ids = _text_costs(target, responses, result, datetime.fromtimestamp(priced_at, UTC))
+        billed = _billed_costs(target, responses, result, nanos, price_ids, datetime.fromtimestamp(priced_at, UTC))
     except Exception as error:  # noqa: BLE001 - an unknown cost is no reason to lose a vector
         on_problem(f"prices could not be looked up, so costs are unknown ({type(error).__name__}: {error})")
         nanos, price_ids = [None] * len(responses), [None] * len(responses)
-    by_row = [nanos[position] if position >= 0 else None for position in batch.index.tolist()]
-    amounts = np.array([amount or 0 for amount in by_row], np.int64)
-    is_known = np.array([amount is not None for amount in by_row], np.bool_)
+        billed = nanos
+    listed, listed_known = _amounts(nanos, batch)
+    paid, paid_known = _amounts(billed, batch)
     return {
-        "list_cost_usd": from_nanos(amounts, is_known) if rows else from_nanos(amounts),
-        "cost_usd": from_nanos(np.where(is_hit, 0, amounts), is_known | is_hit),
+        "list_cost_usd": from_nanos(listed, listed_known) if rows else from_nanos(listed),
+        "cost_usd": from_nanos(np.where(is_hit, 0, paid), paid_known | is_hit),
         "price_id": pa.array(
             [price_ids[position] if position >= 0 else None for position in batch.index.tolist()], pa.string()
         ),
     }
+
+
+def _amounts(
+    nanos: Sequence[int | None], batch: TextBatch
+) -> tuple[np.ndarray[Any, np.dtype[np.int64]], np.ndarray[Any, np.dtype[np.bool_]]]:
+    """Return the amounts of the rows, given those of the texts, and whether each is known."""
+    by_row = [nanos[position] if position >= 0 else None for position in batch.index.tolist()]
+    known = np.array([amount is not None for amount in by_row], np.bool_)
+    return np.array([amount or 0 for amount in by_row], np.int64), known
+
+
+def _billed_costs(
+    target: Target,
+    responses: Sequence[EmbeddingResponse | None],
+    result: EmbedResult,
+    listed: Sequence[int | None],
+    price_ids: list[str | None],
+    when: datetime,
+) -> Sequence[int | None]:
+    """Return what each text costs: the list price, or that of batches for texts that were sent in one."""
+    outcomes = result.run.outcomes
+    in_batch = [position for position, each in enumerate(outcomes) if isinstance(each, Answer) and each.mode == "batch"]
+    billed = list(listed)
+    prices: dict[str, Price | None] = {}
+    for position in in_batch:
+        response = responses[position]
+        if response is None:
+            continue
+        name = response.served_model
+        if name not in prices:
+            full = find_served_price(target.provider.name, target.model, name, when)
+            prices[name] = batch_price(target.provider.name, target.model, full) or full
+        price = prices[name]
+        billed[position] = compute_cost_nano_usd(response.usage, price)
+        if response.usage.reported_cost_usd is None:
+            price_ids[position] = None if price is None else price.price_id
+    return billed
 
 
 def _text_costs(

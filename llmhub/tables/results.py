@@ -376,7 +376,8 @@ def _timing_columns(
     }
 
 
-def _status_of(error: LLMError | None) -> str:
+def status_of(error: LLMError | None) -> str:
+    """Return the status of a row with an error, or without one."""
     if error is None:
         return "ok"
     if error.code == PENDING_CODE and isinstance(error, Cancelled):
@@ -386,7 +387,7 @@ def _status_of(error: LLMError | None) -> str:
 
 def _status_columns(errors: Sequence[LLMError | None], outcomes: Sequence[RowOutcome | None]) -> dict[str, pa.Array]:
     status = [
-        "skipped" if outcome is None else _status_of(error) for error, outcome in zip(errors, outcomes, strict=True)
+        "skipped" if outcome is None else status_of(error) for error, outcome in zip(errors, outcomes, strict=True)
     ]
     return {
         "status": pa.array(status, pa.string()),

@@ -12,6 +12,7 @@ read 2026-11-29.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, Final
 from urllib.parse import quote
 
@@ -134,6 +135,26 @@ def encode_create(batch: Batch) -> StepRequest:
     request = json_request("POST", f"{batch.base_url}/{quote(model, safe='/')}:batchGenerateContent", {})
     head = f'{{"batch":{{"displayName":"{batch.name}","inputConfig":{{"requests":{{"requests":['
     return StepRequest(request, has_rows=True, head=head.encode(), tail=b"]}}}}")
+
+
+def encode_embed_row(custom_id: str, request: HttpRequest, _batch: Batch) -> bytes:
+    """Return one text of the batch, given the request for its vector alone."""
+    (text,) = _decode_embed_request(request.body).requests
+    return b'{"request":' + bytes(text) + f',"metadata":{{"{KEY}":"{custom_id}"}}}}'.encode()
+
+
+def encode_create_embed(batch: Batch) -> StepRequest:
+    """Return the request that creates the batch of texts."""
+    step = encode_create(batch)
+    url = step.http.url.removesuffix(":batchGenerateContent") + ":asyncBatchEmbedContent"
+    return replace(step, http=replace(step.http, url=url))
+
+
+class _EmbedRequest(msgspec.Struct):
+    requests: list[msgspec.Raw]
+
+
+_decode_embed_request: Final = msgspec.json.Decoder(_EmbedRequest).decode
 
 
 def list_batches(batch: Batch, cursor: str) -> HttpRequest:
@@ -267,4 +288,10 @@ WIRE: Final = BatchWire(
     results=results,
     decode_rows=decode_rows,
     keeps_results_of_expired=False,
+)
+EMBED_WIRE: Final = replace(
+    WIRE,
+    name="gemini-embed-batch",
+    encode_row=encode_embed_row,
+    steps=(BatchStep(encode_create_embed, returned_field("name")),),
 )

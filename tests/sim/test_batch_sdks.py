@@ -211,8 +211,8 @@ def test_google_reads_jobs_of_vertex(served: SimulatorThread) -> None:
     )
     request = {"contents": [{"role": "user", "parts": [{"text": "hi"}]}]}
     url = f"{served.base_url('vertex')}/upload/storage/v1/b/my-bucket/o?uploadType=media&name=rows.jsonl"
-    upload = urllib.request.Request(url, json.dumps({"request": request}).encode(), method="POST")  # noqa: S310 - http
-    with urllib.request.urlopen(upload) as reply:  # noqa: S310 - as above
+    upload = urllib.request.Request(url, json.dumps({"request": request}).encode(), method="POST")
+    with urllib.request.urlopen(upload) as reply:
         assert json.load(reply)["name"] == "rows.jsonl"
     config: Any = {"display_name": "mine", "dest": "gs://my-bucket/out"}
     job = client.batches.create(model="gemini-2.5-flash", src="gs://my-bucket/rows.jsonl", config=config)
@@ -228,3 +228,37 @@ def test_google_reads_jobs_of_vertex(served: SimulatorThread) -> None:
     assert second.name is not None
     client.batches.cancel(name=second.name)
     assert client.batches.get(name=second.name).state == genai_types.JobState.JOB_STATE_CANCELLED
+
+
+def test_openai_reads_batches_of_embeddings(served: SimulatorThread) -> None:
+    client = openai.OpenAI(base_url=served.base_url("openai"), api_key="k", max_retries=0)
+    body = {"model": "text-embedding-3-small", "input": "hi", "dimensions": 8}
+    row = {"custom_id": "0", "method": "POST", "url": "/v1/embeddings", "body": body}
+    file = client.files.create(file=("rows.jsonl", io.BytesIO(json.dumps(row).encode())), purpose="batch")
+    batch = client.batches.create(input_file_id=file.id, endpoint="/v1/embeddings", completion_window="24h")
+    served.advance_clock(2 * HOUR)
+    ended = client.batches.retrieve(batch.id)
+    assert ended.output_file_id is not None
+    found = json.loads(client.files.content(ended.output_file_id).text)["response"]["body"]
+    alone = client.embeddings.create(model="text-embedding-3-small", input="hi", dimensions=8, encoding_format="float")
+    assert openai.types.CreateEmbeddingResponse.model_validate(found).data[0].embedding == alone.data[0].embedding
+
+
+def test_google_reads_batches_of_embeddings(served: SimulatorThread) -> None:
+    options = genai_types.HttpOptions(base_url=served.base_url("google"))
+    client = genai.Client(api_key="k", http_options=options)
+    config: Any = {"output_dimensionality": 8}
+    source: Any = {"inlined_requests": {"contents": ["hi", "there"], "config": config}}
+    with pytest.warns(Warning, match="experimental"):
+        batch = client.batches.create_embeddings(model="gemini-embedding-001", src=source)
+    assert batch.name is not None
+    served.advance_clock(2 * HOUR)
+    ended = client.batches.get(name=batch.name)
+    assert ended.state == genai_types.JobState.JOB_STATE_SUCCEEDED
+    assert ended.dest is not None
+    found = ended.dest.inlined_embed_content_responses or []
+    vectors = [
+        each.response.embedding.values for each in found if each.response is not None and each.response.embedding
+    ]
+    alone = client.models.embed_content(model="gemini-embedding-001", contents=["hi", "there"], config=config)  # type: ignore[arg-type]
+    assert sorted(map(str, vectors)) == sorted(str(each.values) for each in alone.embeddings or [])

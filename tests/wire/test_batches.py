@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from returns.pipeline import is_successful
 
 from llmhub.core.batch import Batch, BatchRow, BatchWire, custom_id, key_from_custom_id
-from llmhub.core.protocol import interpret
+from llmhub.core.embedding import EmbedRequest
+from llmhub.core.protocol import interpret, interpret_embedding
 from llmhub.core.provider import Endpoint, HttpReply, HttpRequest, Provider
 from llmhub.core.types import CompletionResponse
 from llmhub.providers.registry import PROVIDERS
@@ -108,6 +109,20 @@ def test_xai_output_tokens_include_reasoning_and_cost_is_reported() -> None:
     usage = interpret(provider, first.reply).unwrap().usage
     assert (usage.output_tokens, usage.reasoning_tokens) == (83, 82)
     assert str(usage.reported_cost_usd) == "0.00020872"
+
+
+def test_recorded_rows_of_embeddings_decode() -> None:
+    provider, found = PROVIDERS["openai"], []
+    for name, _, exchange in exchanges():
+        if "text_embedding" not in name or not exchange["request"]["url"].endswith("/content"):
+            continue
+        for row in recorded_rows(openai_batch.WIRE, body_of(exchange)):
+            assert row.reply is not None
+            request = EmbedRequest("text-embedding-3-small", ("",))
+            found.append(interpret_embedding(provider, request, row.reply).unwrap())
+    assert len(found) >= 2
+    assert {vector.dimensions for vector in found} <= {8, 256, 512, 1536}
+    assert all(vector.usage.input_tokens for vector in found)
 
 
 @given(st.binary(min_size=32, max_size=32))

@@ -204,7 +204,7 @@ def _anthropic_row(result: SimResult) -> bytes:
     return encode_json({"custom_id": result.custom_id, "result": {"type": "succeeded", "message": message}})
 
 
-GEMINI_CREATE: Final = re.compile(r"/[^/]+/(models/.+):batchGenerateContent")
+GEMINI_CREATE: Final = re.compile(r"/[^/]+/(models/.+)(:batchGenerateContent|:asyncBatchEmbedContent)")
 GEMINI_BATCH: Final = re.compile(r"/[^/]+/(batches/[^/:]+)(:cancel)?")
 GEMINI_LIST: Final = re.compile(r"/[^/]+/batches")
 GEMINI_PHASES: Final[Mapping[str, str]] = {
@@ -228,7 +228,7 @@ def serve_gemini(  # noqa: PLR0911 - one case each
         inline = (((given.get("inputConfig") or {}).get("requests") or {}).get("requests")) or []
         if not isinstance(inline, list) or not inline:
             return google_error(400, "INVALID_ARGUMENT", "batch.inputConfig.requests is required")
-        rows = [SimRow(encode_json(row.get("metadata")).decode(), "", row.get("request") or {}) for row in inline]
+        rows = [SimRow(encode_json(row.get("metadata")).decode(), match[2], row.get("request") or {}) for row in inline]
         info = {"displayName": given.get("displayName", "")}
         batch = store.create(f"batches/{store.new_id()}", provider, match[1], rows, info, now)
         return json_reply(_gemini_batch(store, batch, now))
