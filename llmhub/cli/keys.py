@@ -16,22 +16,23 @@ from llmhub.cache.store import StoreError
 from llmhub.cli.console import print_json, print_message, print_result
 from llmhub.core.errors import invalid
 from llmhub.server.access_settings import open_access_store
-from llmhub.server.server_settings import load_server_settings
-from llmhub.server.virtual_keys import KeyInfo, KeyOptions, KeyRegistry, NewKey
+from llmhub.server.server_settings import ServerSettings, load_server_settings
+from llmhub.server.virtual_keys import KeyInfo, KeyOptions, KeyRegistry, NewKey, signing_secret
 
 OPTIONS: Final = tuple(KeyOptions.__struct_fields__)
 
 
 def run(args: argparse.Namespace) -> int:
     """Run the requested action, and return the exit code."""
-    with _registry(args) as registry:
+    settings = load_server_settings(args.config)
+    args.signing = settings.access.signing_secret
+    with _registry(args, settings) as registry:
         return ACTIONS[args.action](registry, args)
 
 
 @contextmanager
-def _registry(args: argparse.Namespace) -> Iterator[KeyRegistry]:
+def _registry(args: argparse.Namespace, settings: ServerSettings) -> Iterator[KeyRegistry]:
     """Open the store; its errors are reported as errors of ``--store``."""
-    settings = load_server_settings(args.config)
     cache = settings.cache or config.load_settings(file=args.config).cache_url
     store = open_access_store(args.store or settings.access.store, cache)
     try:
@@ -59,11 +60,16 @@ def _rotate(registry: KeyRegistry, args: argparse.Namespace) -> int:
 
 
 def _show_new(registry: KeyRegistry, made: NewKey, args: argparse.Namespace) -> None:
+    signing = signing_secret(args.signing, made.key.id, made.key.digest).reveal() if args.signing else None
     if args.json:
-        print_json({"secret": made.token, "key": msgspec.to_builtins(registry.describe(made.key))})
+        key = msgspec.to_builtins(registry.describe(made.key))
+        print_json({"secret": made.token, "signing_secret": signing, "key": key})
         return
     print_message("keys", f"key {made.key.id} of the team {made.key.team}; it is shown only now:")
     print_result(made.token)
+    if signing is not None:
+        print_message("keys", "and the secret to sign requests with:")
+        print_result(signing)
 
 
 def _list(registry: KeyRegistry, args: argparse.Namespace) -> int:

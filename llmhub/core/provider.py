@@ -24,7 +24,7 @@ from llmhub.core.types import NO_USAGE, CompletionRequest, CompletionResponse, P
 if TYPE_CHECKING:
     from llmhub.core.batch import BatchApi
 
-SECRET_FIELDS: Final = ("api_key", "access_key_id", "secret_access_key", "session_token")
+SECRET_FIELDS: Final = ("api_key", "access_key_id", "secret_access_key", "session_token", "signing_secret")
 """Fields of an endpoint that are credentials."""
 URL_PARTS: Final = re.compile(r"(?P<scheme>[^/?#]*//)(?:[^/?#]*@)?(?P<address>[^?#]*)")
 """Matches a URL up to its query, with the user name and password apart."""
@@ -52,6 +52,8 @@ class Endpoint:
     cache_key_names
         Names of further headers, or parameters in the query of ``base_url``, that determine the response.
         Sent with every request, after the provider's own.
+    signing_key_id, signing_secret
+        With them, requests are signed for a gateway that verifies signatures (RFC 9421, HMAC-SHA256).
     simulated
         Whether a simulator answers at the address (see `llmhub.sim.endpoints`). Its responses are stored apart from
         those of the real model, and results and plots say that they are simulated.
@@ -83,6 +85,8 @@ class Endpoint:
     headers: Mapping[str, str]
     cache_key_names: tuple[str, ...]
     simulated: bool
+    signing_key_id: str
+    signing_secret: Secret
 
     def __init__(  # noqa: PLR0917 - the order of the fields
         self,
@@ -98,6 +102,8 @@ class Endpoint:
         cache_key_names: Sequence[str] | None = (),
         *,
         simulated: bool = False,
+        signing_key_id: str | None = "",
+        signing_secret: str | Secret | None = "",
     ) -> None:
         # Trailing slashes make no difference to the cache key.
         set_field = object.__setattr__
@@ -112,6 +118,10 @@ class Endpoint:
         set_field(self, "headers", _headers(headers))
         set_field(self, "cache_key_names", _names("cache_key_names", cache_key_names))
         set_field(self, "simulated", bool(simulated))
+        set_field(self, "signing_key_id", _text("signing_key_id", signing_key_id))
+        set_field(self, "signing_secret", _secret("signing_secret", signing_secret))
+        if bool(self.signing_key_id) != bool(self.signing_secret):
+            raise invalid("signing_secret", "needs signing_key_id, and the other way round; pass both or neither")
 
     def __repr__(self) -> str:
         """Return the address without credentials, those within the URL included."""

@@ -55,6 +55,8 @@ STALE_S: Final = 1.0
 """A slot that was not used for so long is given back, since many late slots used at once would be a burst."""
 FLUSH_S: Final = 0.5
 """Time after which what was not used is given back, if no booking follows."""
+UNSCOPED: Final = frozenset({"session_token", "signing_secret"})
+"""Credentials that do not tell accounts apart."""
 REFUSED_PAUSE_S: Final = 1.0
 """Pause after a rate-limit error without ``Retry-After``."""
 
@@ -271,7 +273,7 @@ def account_scope(target: Target) -> str:
     """Return the name of the account whose limits a target uses: provider, address and a digest of the credentials."""
     endpoint = target.endpoint
     parts = [endpoint.base_url, endpoint.region, endpoint.project]
-    parts += [getattr(endpoint, name).reveal() for name in SECRET_FIELDS if name != "session_token"]
+    parts += [getattr(endpoint, name).reveal() for name in SECRET_FIELDS if name not in UNSCOPED]
     digest = blake2b("\0".join(parts).encode(), digest_size=8).hexdigest()
     return f"{target.provider.name} {digest}"
 

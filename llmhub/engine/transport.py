@@ -23,6 +23,7 @@ from functools import partial
 from math import inf
 from numbers import Real
 from pathlib import Path
+from secrets import token_urlsafe
 from typing import Any, Final, TypeVar
 
 import aiohttp
@@ -51,6 +52,7 @@ from llmhub.engine.hedging import InFlightTasks
 from llmhub.engine.http1 import CLOSED_TOO_SOON, Origin, ReplyTooLargeError, RequestEncoder
 from llmhub.engine.observer import OUTGOING_HEADERS
 from llmhub.security.redaction import REPLACEMENT, escape_controls, redact, url_secrets
+from llmhub.security.request_signing import SignedParts, sign_request
 
 E = TypeVar("E", bound=BaseException)
 
@@ -73,6 +75,8 @@ WITHOUT_TLS: Final = "WRONG_VERSION_NUMBER"
 """How OpenSSL reports a server that answers in plain HTTP."""
 MIN_ECHOED_KEY_LENGTH: Final = 16
 """Shorter keys, such as those made up for local servers, may occur in a response by chance."""
+NONCE_BYTES: Final = 16
+"""Random bytes in the nonce of a signature."""
 HTTP_OK: Final = 200
 HTTP_NOT_FOUND: Final = 404
 HTTP_ERRORS: Final = 400
@@ -155,7 +159,7 @@ class Transport:
         prepared = prepare_call(call, now, stream=streaming)
         if not is_successful(prepared):
             return Answer(outcome=Failure(prepared.failure()), total_s=0.0)
-        request = prepared.unwrap()
+        request = _signed(prepared.unwrap(), target.endpoint)
         added_headers = OUTGOING_HEADERS.get()
         start = time.perf_counter()
         observer = _ResponseObserver(call.on_chunk, start, call.on_deltas)
@@ -304,7 +308,7 @@ class Transport:
         body = b""
         try:
             async with asyncio.timeout(self._config.timeout.total_s):
-                reply = await self._request(provider, request)
+                reply = await self._request(provider, _signed(request, endpoint))
                 if with_body:
                     body = await self._read_body(reply)
                 else:
@@ -321,7 +325,8 @@ class Transport:
         """Send a request whose body of ``size`` bytes is read piece by piece, and return the reply."""
         url, proxy = _parse_url(request.url), self._config.proxies.for_url(request.url)
         session = self._sessions.get(provider) or self._open(provider)
-        headers = {**request.headers, "content-length": str(size)}
+        # The digest of a body that is read while it is sent is not known before.
+        headers = {**_signed(replace(request, body=b""), endpoint).headers, "content-length": str(size)}
         timeout_s = self._config.timeout.total_s + size / MIN_UPLOAD_BYTES_PER_S
         try:
             async with asyncio.timeout(timeout_s):
@@ -344,7 +349,7 @@ class Transport:
         """Send a request and pass its body on as it arrives; the body of an error is in the returned reply instead."""
         try:
             async with asyncio.timeout(self._config.timeout.total_s):
-                reply = await self._request(provider, request)
+                reply = await self._request(provider, _signed(request, endpoint))
             if reply.status >= HTTP_ERRORS:
                 async with asyncio.timeout(self._config.timeout.total_s):
                     return Success(_redacted_reply(reply, await self._read_body(reply), endpoint))
@@ -642,6 +647,7 @@ def _secrets(endpoint: Endpoint) -> tuple[str, ...]:
         endpoint.secret_access_key.reveal(),
         endpoint.access_key_id.reveal(),
         endpoint.session_token.reveal(),
+        endpoint.signing_secret.reveal(),
         *endpoint.headers.values(),
         *url_secrets(endpoint.base_url),
     )
@@ -722,6 +728,21 @@ def prepare_call(call: Call, now: float, *, stream: bool) -> Result[HttpRequest,
     if prepared is not None and stream == call.stream:
         return prepared.http(prepared.text, now)
     return prepare(call.target.provider, call.target.endpoint, call.request, now, stream=stream)
+
+
+def _signed(request: HttpRequest, endpoint: Endpoint) -> HttpRequest:
+    """Return a request with a signature, if its endpoint asks for one."""
+    if not endpoint.signing_secret:
+        return request
+    headers = {name.lower(): value for name, value in request.headers.items()}
+    added = sign_request(
+        SignedParts(request.method, str(_parse_url(request.url)), headers, request.body),
+        key_id=endpoint.signing_key_id,
+        secret=endpoint.signing_secret,
+        now=time.time(),
+        nonce=token_urlsafe(NONCE_BYTES),
+    )
+    return replace(request, headers={**request.headers, **added})
 
 
 def _interpret(call: Call, reply: HttpReply) -> Outcome:

@@ -51,6 +51,11 @@ class AccessSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         Whether keys with a budget may use models without a known price, uncounted.
     teams
         Limits by team.
+    signing_secret
+        From it, a secret of at least 32 characters, every key gets a secret to sign requests with. Replicas have the
+        same (``LLMHUB_SERVER_ACCESS_SIGNING_SECRET``); without it no signed request is accepted.
+    signature_window_s
+        How far the time of a signature may be from the service's; within that time no request is accepted twice.
     """
 
     keys: bool = False
@@ -61,10 +66,12 @@ class AccessSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     refresh_s: Annotated[float, Meta(ge=0)] = 5.0
     allow_unpriced: bool = False
     teams: dict[str, TeamSettings] = {}
+    signing_secret: Secret = Secret()
+    signature_window_s: Annotated[float, Meta(gt=0, le=3600)] = 300.0
 
     def __post_init__(self) -> None:
         """Raise for a short secret."""
-        for name in ("admin_key",):
+        for name in ("admin_key", "signing_secret"):
             secret: Secret = getattr(self, name)
             if secret and len(secret.reveal()) < MIN_SECRET_CHARACTERS:
                 raise ValueError(f"{name} must have at least {MIN_SECRET_CHARACTERS} characters")

@@ -14,21 +14,24 @@ from typing import TYPE_CHECKING, Final
 
 from returns.result import Failure, Result, Success
 
-from llmhub.cache.access_store import AccessStore, RateUse
+from llmhub.cache.access_store import AccessStore, RateUse, UseNonce
 from llmhub.cache.store import StoreError
-from llmhub.core.errors import AuthFailed, LLMError, RateLimited, invalid
+from llmhub.core.errors import AuthFailed, InvalidRequest, LLMError, RateLimited, invalid, to_exception
 from llmhub.engine.event_loop import run_in_thread
 from llmhub.engine.shared_accounts import AccountBudget, SharedAccounts
 from llmhub.engine.spending import Budgets
+from llmhub.security.request_signing import SignatureInput, SignedParts, parse_signature_input, verify_request
 from llmhub.server.access import SCOPES, Access, Caller, OpenAccess, is_loopback
 from llmhub.server.access_settings import AccessSettings, TeamSettings, open_access_store
 from llmhub.server.virtual_keys import (
+    KEY_ID,
     Allowance,
     CacheScope,
     KeyRegistry,
     VirtualKey,
     holder_of_key,
     key_id_of,
+    signing_secret,
     token_digest,
 )
 
@@ -44,6 +47,9 @@ KEY_HEADERS: Final = ("x-api-key", "x-goog-api-key")
 MINUTE_US: Final = 60_000_000
 MAX_KNOWN_KEYS: Final = 10_000
 NO_KEY: Final = "send a key of this service as Authorization: Bearer KEY, or in x-api-key or x-goog-api-key"
+SIGNATURE_HEADER: Final = "signature-input"
+NO_SIGNATURES: Final = "this service accepts no signed requests; it needs server.access.signing_secret"
+REPLAYED: Final = "this request was received before; sign each request anew, with a nonce of its own"
 UNKNOWN_KEY: Final = "this is no key of this service"
 
 
@@ -104,6 +110,27 @@ def _rate_use(name: str, rate: float, amount: int) -> RateUse:
     return RateUse(name, ceil(MINUTE_US * amount / rate), MINUTE_US)
 
 
+async def _signed_parts(request: web.Request, body_timeout_s: float) -> SignedParts:
+    """Return what can be signed of a request, whose body is read for it.
+
+    Raises
+    ------
+    ConnectorError
+        The body does not arrive in time.
+    """
+    try:
+        async with asyncio.timeout(body_timeout_s):
+            body = await request.read()
+    except TimeoutError:
+        message = f"the body did not arrive within {body_timeout_s:g} s"
+        raise to_exception(InvalidRequest(message=message, status=408)) from None
+    headers: dict[str, str] = {}
+    for name, value in request.headers.items():
+        known = headers.get(name.lower())
+        headers[name.lower()] = value if known is None else f"{known}, {value}"
+    return SignedParts(request.method, f"{request.scheme}://{request.host}{request.raw_path}", headers, body)
+
+
 @dataclass(slots=True)
 class _KnownKey:
     """A key as it was read, until when that counts, and its caller."""
@@ -124,10 +151,20 @@ class KeyAccess:
         Keeps the keys and what they spend.
     clock
         Returns epoch seconds.
+    body_timeout_s
+        How long the body of a signed request may take.
     """
 
-    def __init__(self, settings: AccessSettings, store: AccessStore, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        settings: AccessSettings,
+        store: AccessStore,
+        clock: Callable[[], float] = time.time,
+        *,
+        body_timeout_s: float = 30.0,
+    ) -> None:
         self.settings = settings
+        self._body_timeout_s = body_timeout_s
         self.registry = KeyRegistry(store, clock)
         self.accounts = SharedAccounts(store, store_lost=settings.store_lost, clock=clock)
         self._clock = clock
@@ -153,7 +190,49 @@ class KeyAccess:
         """Return the caller whose key a request holds, or the error of one without a valid key."""
         if self.accounts.is_closed:
             return Failure(self.accounts.lost_error())
+        if SIGNATURE_HEADER in request.headers:
+            return await self._authenticate_signed(request)
         return await self.authenticate_token(token_of(request.headers))
+
+    async def _authenticate_signed(self, request: web.Request) -> Result[Caller, LLMError]:
+        """Return the caller who has signed a request, which is accepted once."""
+        if not self.settings.signing_secret:
+            return Failure(AuthFailed(path=SIGNATURE_HEADER, message=NO_SIGNATURES))
+        parsed = parse_signature_input(request.headers[SIGNATURE_HEADER])
+        if not isinstance(parsed, Success):
+            return Failure(parsed.failure())
+        signed = parsed.unwrap()
+        try:
+            known = await self._read(signed.key_id if KEY_ID.fullmatch(signed.key_id) else "")
+            key, caller = known.key, known.caller
+            if key is None or caller is None:
+                return Failure(AuthFailed(path=SIGNATURE_HEADER, message=UNKNOWN_KEY))
+            refusal = self._refusal_of_signature(await _signed_parts(request, self._body_timeout_s), signed, key)
+            if refusal is None:
+                refusal = refusal_of_state(key, self._clock())
+            if refusal is not None:
+                return Failure(refusal)
+            # A signature is valid from a window before its time until one after.
+            nonce = UseNonce(f"{key.id}:{signed.nonce}", 2 * self.settings.signature_window_s)
+            is_new = await self.accounts.perform(nonce)
+        except StoreError:
+            return Failure(self.accounts.lost_error())
+        return Success(caller) if is_new else Failure(AuthFailed(path=SIGNATURE_HEADER, message=REPLAYED))
+
+    def _refusal_of_signature(self, parts: SignedParts, signed: SignatureInput, key: VirtualKey) -> AuthFailed | None:
+        now = self._clock()
+        digests = [key.digest, *([key.earlier_digest] if key.earlier_digest and now < key.earlier_until else [])]
+        refusals = [
+            verify_request(
+                parts,
+                signed,
+                secret=signing_secret(self.settings.signing_secret, key.id, digest),
+                now=now,
+                window_s=self.settings.signature_window_s,
+            )
+            for digest in digests
+        ]
+        return None if None in refusals else refusals[0]
 
     async def authenticate_token(self, token: str) -> Result[Caller, LLMError]:
         """Return the caller of a key, or the error of one that is unknown, expired or revoked."""
@@ -292,7 +371,7 @@ def access_from_settings(settings: ServerSettings, default_cache: str = "") -> A
     """
     if settings.access.keys:
         store = open_access_store(settings.access.store, settings.cache or default_cache)
-        return KeyAccess(settings.access, store)
+        return KeyAccess(settings.access, store, body_timeout_s=settings.body_timeout_s)
     if not is_loopback(settings.host):
         raise invalid(
             "server.host",

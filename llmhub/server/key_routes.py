@@ -19,7 +19,7 @@ from llmhub.server.context import RequestContext
 from llmhub.server.key_access import KeyAccess
 from llmhub.server.routes import HttpRoute, Parameter, RouteGroup
 from llmhub.server.service import Service
-from llmhub.server.virtual_keys import KeyInfo, KeyOptions, Usd, VirtualKey
+from llmhub.server.virtual_keys import KeyInfo, KeyOptions, Usd, VirtualKey, signing_secret
 
 T = TypeVar("T")
 B = TypeVar("B", bound=Struct)
@@ -28,10 +28,19 @@ WITHOUT_KEYS: Final = "the service runs without keys; set server.access.keys = t
 
 
 class CreatedKey(Struct, kw_only=True):
-    """A key that was just made or rotated; ``secret`` is shown only here."""
+    """A key that was just made or rotated; its secrets are shown only here.
+
+    Parameters
+    ----------
+    secret
+        The key.
+    signing_secret
+        What its owner signs requests with, if the service accepts signatures.
+    """
 
     secret: str
     key: KeyInfo
+    signing_secret: str | None = None
 
 
 class KeyList(Struct):
@@ -109,7 +118,16 @@ async def create_key(service: Service, request: web.Request, context: RequestCon
     access = _access(service)
     options = _permitted(await _read_as(service, request, KeyOptions), context)
     key, token = await _ask(access, access.registry.create, options)
-    return json_response(CreatedKey(secret=token, key=await _ask(access, access.registry.describe, key)), status=201)
+    return json_response(await _created(access, key, token), status=201)
+
+
+async def _created(access: KeyAccess, key: VirtualKey, token: str) -> CreatedKey:
+    master = access.settings.signing_secret
+    return CreatedKey(
+        secret=token,
+        key=await _ask(access, access.registry.describe, key),
+        signing_secret=signing_secret(master, key.id, key.digest).reveal() if master else None,
+    )
 
 
 async def list_keys(service: Service, _request: web.Request, _context: RequestContext) -> web.StreamResponse:
@@ -141,7 +159,7 @@ async def rotate_key(service: Service, request: web.Request, _context: RequestCo
     wanted = await _read_as(service, request, RotateRequest)
     key, token = await _ask(access, access.registry.rotate, request.match_info["id"], wanted.grace_s)
     access.forget(key.id)
-    return json_response(CreatedKey(secret=token, key=await _ask(access, access.registry.describe, key)))
+    return json_response(await _created(access, key, token))
 
 
 async def list_spending(service: Service, request: web.Request, _context: RequestContext) -> web.StreamResponse:

@@ -6,6 +6,7 @@ secret, and the key itself is shown once, when it is made. Everything else names
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import hmac
 import re
@@ -21,11 +22,13 @@ from msgspec import Meta, Struct
 from llmhub.cache.access_store import AccessStore, AccountBalance
 from llmhub.core.budget import nano_to_usd
 from llmhub.core.errors import NotFound, invalid, to_exception
+from llmhub.core.secret import Secret
 from llmhub.engine.shared_accounts import PERIODS, PeriodLimit, account_name
 from llmhub.server.access import SCOPES
 
 PREFIX: Final = "sk-llmhub-"
 TOKEN: Final = re.compile(r"sk-llmhub-([a-z0-9]{12})-([A-Za-z0-9_-]{43})")
+KEY_ID: Final = re.compile(r"[a-z0-9]{12}")
 ID_ALPHABET: Final = "abcdefghijkmnpqrstuvwxyz23456789"
 ID_LENGTH: Final = 12
 SECRET_BYTES: Final = 32
@@ -196,6 +199,16 @@ def make_token(key_id: str) -> str:
 def token_digest(token: str) -> str:
     """Return the SHA-256 of a key, in hexadecimal."""
     return hashlib.sha256(token.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def signing_secret(master: Secret, key_id: str, digest: str) -> Secret:
+    """Return the secret with which the owner of a key signs requests; a rotated key has another.
+
+    It is derived from the service's own secret, so that the store of keys holds nothing to sign with.
+    """
+    message = f"llmhub request signing\n{key_id}\n{digest}".encode()
+    derived = hmac.digest(master.reveal().encode(), message, "sha256")
+    return Secret(base64.urlsafe_b64encode(derived).decode().rstrip("="))
 
 
 def key_id_of(token: str) -> str:

@@ -7,24 +7,32 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
+from llmhub.cache.sqlite_access import open_sqlite_access
+from llmhub.core.secret import Secret
 from llmhub.hub import Hub
 from llmhub.server.access import Access, OpenAccess
+from llmhub.server.access_settings import AccessSettings
 from llmhub.server.groups import GROUPS
+from llmhub.server.key_access import KeyAccess
 from llmhub.server.routes import RouteGroup
 from llmhub.server.running import RunningService
 from llmhub.server.running import serving as run_service
 from llmhub.server.server_settings import ServerSettings
 from llmhub.server.service import Service
+from llmhub.server.virtual_keys import KeyOptions, KeyRegistry, NewKey
 from llmhub.sim import SimulatorThread
 
+ADMIN = "admin-key-of-these-tests-0123456789abcdef"
 ROOT = Path(__file__).parents[2]
 
 
@@ -108,3 +116,28 @@ def serving_process(simulator: SimulatorThread) -> Iterator[Callable[..., Servic
             return stack.enter_context(service_process(simulator.url, *arguments, **more))
 
         yield run
+
+
+class Keys:
+    """A service with keys, and the registry of its keys."""
+
+    def __init__(self, serving: Callable[..., RunningService], folder: Path) -> None:
+        self._serving, self._folder = serving, folder
+        self.now = [time.time()]
+        self.store = open_sqlite_access(folder / "keys.db", lambda: self.now[0])
+        self.registry = KeyRegistry(self.store, lambda: self.now[0])
+
+    def serve(self, hub: dict[str, Any] | None = None, **settings: Any) -> RunningService:
+        values = AccessSettings(keys=True, **{"admin_key": Secret(ADMIN), "refresh_s": 0.0, **settings})
+        store = open_sqlite_access(self._folder / "keys.db", lambda: self.now[0])
+        return self._serving(access=KeyAccess(values, store, lambda: self.now[0]), hub=hub)
+
+    def create(self, **options: Any) -> NewKey:
+        return self.registry.create(msgspec.convert(options, type=KeyOptions, strict=False))
+
+
+@pytest.fixture
+def keys(serving: Callable[..., RunningService], tmp_path: Path) -> Iterator[Keys]:
+    made = Keys(serving, tmp_path)
+    yield made
+    made.store.close()

@@ -4,57 +4,27 @@ from __future__ import annotations
 
 import json
 import sqlite3
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import closing
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import anthropic
-import msgspec
 import openai
 import pytest
 
 from llmhub.cache.memory import MemoryCache
-from llmhub.cache.sqlite_access import open_sqlite_access
 from llmhub.cli import main
-from llmhub.core.secret import Secret
-from llmhub.server.access_settings import AccessSettings, TeamSettings
-from llmhub.server.key_access import KeyAccess
+from llmhub.server.access_settings import TeamSettings
 from llmhub.server.running import RunningService
-from llmhub.server.virtual_keys import KeyOptions, KeyRegistry, NewKey
 from llmhub.sim import SimulatorThread
+from tests.server.conftest import ADMIN, Keys
 from tests.server.test_service import fetch
 
-ADMIN = "admin-key-of-these-tests-0123456789abcdef"
-CHAT = {"model": "openai/gpt-4o-mini", "messages": [{"role": "user", "content": "Say hi"}], "max_tokens": 20}
 Serving = Callable[..., RunningService]
 
-
-class Keys:
-    """A service with keys, and the registry of its keys."""
-
-    def __init__(self, serving: Serving, folder: Path) -> None:
-        self._serving, self._folder = serving, folder
-        self.now = [time.time()]
-        self.store = open_sqlite_access(folder / "keys.db", lambda: self.now[0])
-        self.registry = KeyRegistry(self.store, lambda: self.now[0])
-
-    def serve(self, hub: dict[str, Any] | None = None, **settings: Any) -> RunningService:
-        values = AccessSettings(keys=True, **{"admin_key": Secret(ADMIN), "refresh_s": 0.0, **settings})
-        store = open_sqlite_access(self._folder / "keys.db", lambda: self.now[0])
-        return self._serving(access=KeyAccess(values, store, lambda: self.now[0]), hub=hub)
-
-    def create(self, **options: Any) -> NewKey:
-        return self.registry.create(msgspec.convert(options, type=KeyOptions, strict=False))
-
-
-@pytest.fixture
-def keys(serving: Serving, tmp_path: Path) -> Iterator[Keys]:
-    made = Keys(serving, tmp_path)
-    yield made
-    made.store.close()
+CHAT = {"model": "openai/gpt-4o-mini", "messages": [{"role": "user", "content": "Say hi"}], "max_tokens": 20}
 
 
 def chat(url: str, token: str, **more: Any) -> tuple[int, dict[str, str], Any]:
