@@ -533,7 +533,8 @@ def budgets_for(
         ``budget_usd`` is not an amount; or a model has no known price, and ``allow_unpriced`` is false.
     """
     own = () if budget_usd is None else (as_shared_budget(budget_usd),)
-    shared = () if hub.runtime.shared_budget is None else (hub.runtime.shared_budget,)
+    own_of_hub = hub.runtime.shared_budget
+    shared: tuple[SharedBudget, ...] = () if own_of_hub is None else (own_of_hub,)
     allowed = allow_unpriced or hub.allow_unpriced or not (own or shared)
     if caller is not None and caller.shared:
         shared += tuple(budget for budget in caller.shared if budget not in shared)

@@ -285,7 +285,7 @@ class RunCaller:
     around_send
         Wraps every call, to let it wait for its turn.
     in_thread
-        Whether prompts are rendered in a thread, because the event loop also serves others.
+        Whether prompts are rendered in a thread and nobody is warned, because the process also serves others.
     """
 
     budgets: Budgets | None = None
@@ -372,6 +372,7 @@ def build_table_run(
         messages=options.pop("messages", None),
         images=options.pop("images", None),
         local_files=hub.local_files,
+        warns=not caller.in_thread,
     )
     source = frames.pandas_or_arrow(frame)
     system = row_prompts.constant_system_prompt(extras.system, frames.column_names(source))

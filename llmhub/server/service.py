@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from pathlib import Path
-from typing import Final, Literal, NamedTuple, TypeAlias
+from typing import Any, Final, Literal, NamedTuple, TypeAlias
 
 from returns.pipeline import is_successful
 from returns.result import Failure
@@ -76,6 +76,8 @@ class Service:
         What the page shows of the calls, while they are counted.
     run_sources
         Where the page finds runs and batches; the lifespan of a route group adds its own.
+    resources
+        What the lifespans of route groups have opened for their handlers, by type.
     """
 
     hub: Hub
@@ -91,6 +93,7 @@ class Service:
     lanes: Lanes = field(init=False)
     prices: TargetPrices = field(default_factory=lambda: TargetPrices(time.time))
     stop: StopSignal = field(default_factory=StopSignal)
+    resources: dict[type[Any], Any] = field(default_factory=dict)
     _on_drain: list[Callable[[], object]] = field(default_factory=list)
     _idle: asyncio.Event = field(default_factory=asyncio.Event)
 
