@@ -38,7 +38,7 @@ async def create_run(service: Service, request: web.Request, context: RequestCon
     async with receive(service, request, runs.store.folder, service.settings.runs.max_input_bytes) as upload:
         record, is_new = await runs.create(context, upload)
     headers = {"location": f"/v1/runs/{record.id}"}
-    return json_response(await runs.status(record), status=201 if is_new else 200, headers=headers)
+    return json_response(runs.status(record), status=201 if is_new else 200, headers=headers)
 
 
 async def list_runs(service: Service, request: web.Request, context: RequestContext) -> web.StreamResponse:
@@ -46,8 +46,8 @@ async def list_runs(service: Service, request: web.Request, context: RequestCont
     runs: Runs = service.resources[Runs]
     limit = int(_number(request, "limit", 20, 1, MAX_LISTED))
     before = request.query.get("before", "")
-    records = await run_in_thread(runs.store.of_team, context.team, limit + 1, before)
-    statuses = [await runs.status(record) for record in records[:limit]]
+    records = await run_in_thread(runs.store.latest, context.team, limit + 1, before)
+    statuses = [runs.status(record) for record in records[:limit]]
     return json_response(RunList(data=statuses, has_more=len(records) > limit))
 
 
@@ -55,7 +55,7 @@ async def read_run(service: Service, request: web.Request, context: RequestConte
     """Return the state of a run."""
     runs: Runs = service.resources[Runs]
     record = await runs.find(request.match_info["id"], context.team)
-    return json_response(await runs.status(record))
+    return json_response(runs.status(record))
 
 
 async def read_rows(service: Service, request: web.Request, context: RequestContext) -> web.StreamResponse:
@@ -83,7 +83,7 @@ async def stop_run(service: Service, request: web.Request, context: RequestConte
     runs: Runs = service.resources[Runs]
     record = await runs.find(request.match_info["id"], context.team)
     await runs.stop(record)
-    return json_response(await runs.status(await runs.find(record.id, context.team)))
+    return json_response(runs.status(await runs.find(record.id, context.team)))
 
 
 def _number(request: web.Request, name: str, default: float, low: float, high: float) -> float:

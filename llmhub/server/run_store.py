@@ -141,9 +141,9 @@ class RunStore:
         marks = ", ".join("?" * len(UNFINISHED))
         return self._select(f"WHERE state IN ({marks}) ORDER BY created_at, id", *UNFINISHED)
 
-    def of_team(self, team: str, limit: int, before: str = "") -> Sequence[RunRecord]:
-        """Return the runs of a team, newest first, from the one after the run ``before`` on."""
-        condition = "WHERE team = ?"
+    def latest(self, team: str | None, limit: int, before: str = "") -> Sequence[RunRecord]:
+        """Return the runs of a team, or of all, newest first, from the one after the run ``before`` on."""
+        condition = "WHERE (?1 IS NULL OR team = ?1)"
         arguments: list[object] = [team]
         if before:
             condition += " AND (created_at, id) < (SELECT created_at, id FROM runs WHERE id = ?)"

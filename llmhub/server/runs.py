@@ -14,7 +14,7 @@ import logging
 import shutil
 import time
 import uuid
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, closing, suppress
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
@@ -32,7 +32,17 @@ from llmhub.cache.modes import CacheMode, resolve_mode
 from llmhub.cache.sqlite import DiskCache
 from llmhub.cache.store import Store
 from llmhub.core.budget import NANO_PER_USD, parse_budget
-from llmhub.core.errors import Cancelled, ConnectorError, NotFound, Overloaded, to_exception
+from llmhub.core.errors import (
+    AuthFailed,
+    Cancelled,
+    ConnectorError,
+    InvalidRequest,
+    NotFound,
+    Overloaded,
+    PermissionDenied,
+    Unsupported,
+    to_exception,
+)
 from llmhub.engine.event_loop import StopSignal, run_in_thread
 from llmhub.engine.observer import CALL_ORIGIN, CallOrigin
 from llmhub.engine.spending import SharedBudget
@@ -59,6 +69,7 @@ from llmhub.server.run_store import (
     RunStore,
     try_lock,
 )
+from llmhub.server.run_views import RunView
 from llmhub.server.service import Service
 from llmhub.server.table_request import encode_request, request_from_json
 from llmhub.server.table_upload import Upload, iter_batches, read_schema, used_columns
@@ -76,6 +87,8 @@ FORECAST_ROWS: Final = 1 << 13
 PATROL_S: Final = 2.0
 """How often runs are taken up that another process has left, and stop requests of other processes are seen."""
 SATURATED_SHARE: Final = 0.9
+REFUSALS: Final = (AuthFailed, PermissionDenied, NotFound, InvalidRequest, Unsupported)
+"""Errors with which a run cannot be taken up again at any time."""
 DAY_S: Final = 86_400.0
 RUN_ROUTE: Final = "POST /v1/runs"
 NO_ROOM_RETRY_S: Final = 30.0
@@ -177,7 +190,8 @@ class Runs:
                 work = await self._restored_work(record)
             except ConnectorError as error:
                 lock.release()
-                await self._end(record, "failed", error_text(error.error))
+                if isinstance(error.error, REFUSALS):
+                    await self._end(record, "failed", error_text(error.error))
                 continue
             except Exception:
                 LOGGER.exception("run %s cannot be taken up", record.id)
@@ -339,7 +353,7 @@ class Runs:
             raise to_exception(NotFound(path="id", message=f"there is no run {run_id!r:.80}"))
         return record
 
-    async def status(self, record: RunRecord) -> RunStatus:
+    def status(self, record: RunRecord) -> RunStatus:
         """Return the state of a run."""
         active = self.active.get(record.id)
         request = request_from_json(record.request)
@@ -377,6 +391,30 @@ class Runs:
             simulated=record.simulated,
             key_id=msgspec.json.decode(record.caller)["key_id"],
             models=models,
+        )
+
+    def list_runs(self, team: str | None, limit: int) -> Sequence[RunView]:
+        """Return the runs of a team, or of all, for the page. It blocks."""
+        return [self._view(record) for record in self.store.latest(team, limit)]
+
+    def _view(self, record: RunRecord) -> RunView:
+        status = self.status(record)
+        return RunView(
+            id=record.id,
+            kind="run",
+            team=record.team,
+            key_id=status.key_id,
+            models=tuple(model.model for model in status.models),
+            state=status.state,
+            rows=status.total,
+            done=status.done,
+            failed=sum([model.failed for model in status.models]),
+            billed_usd=status.spent_usd,
+            forecast_usd=status.forecast_usd if status.forecast is None else status.forecast.expected_usd,
+            created_at=record.created_at,
+            ended_at=record.ended_at,
+            remaining_s=status.remaining_s,
+            waits_for=status.refused_by or status.limited_by,
         )
 
     def _limits(self, active: ActiveRun) -> tuple[str, str]:
@@ -452,6 +490,8 @@ class Runs:
 
     def leave(self) -> None:
         """Send nothing more: what is not answered is left to the next process."""
+        if self._is_leaving:
+            return
         self._is_leaving = True
         for active in self.active.values():
             active.is_leaving = True
@@ -501,6 +541,7 @@ async def lifespan(service: Service) -> AsyncIterator[None]:
     runs = Runs(service, await run_in_thread(RunStore, folder))
     service.resources[Runs] = runs
     service.on_drain(runs.leave)
+    service.run_sources.append(runs)
     patrol = asyncio.create_task(runs.patrol())
     try:
         yield
@@ -635,7 +676,7 @@ def _paid_keys(active: ActiveRun, journal: Store | None) -> set[bytes]:
 def _with_own_costs(table: pa.Table, paid: set[bytes]) -> pa.Table:
     """Return results in which the first response for each of these keys has its cost, and is none of the cache.
 
-    An earlier process of the run paid for it, and was killed before it could log it. The keys are removed from ``paid``.
+    An earlier process of the run paid for it, and was killed before it could log it. Its key is removed from ``paid``.
     """
     import pyarrow as pa  # noqa: PLC0415 - imports Arrow
     import pyarrow.compute as pc  # noqa: PLC0415 - as above

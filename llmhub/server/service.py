@@ -177,7 +177,7 @@ class Service:
                 target = self.target(request.model, context)
             except ConnectorError as error:
                 return Answer(Failure(error.error))
-        counted, refusal = await self._admit(request, context)
+        counted, refusal = await self.admit(request, context)
         if refusal is not None:
             return Answer(Failure(refusal))
         call = Call(
@@ -200,13 +200,10 @@ class Service:
             self.lanes.release(context)
         if result.stopped_by_store_failure:
             return Answer(Failure(ServerError(message=f"the cache failed: {result.store_error}", should_retry=True)))
-        if counted and context.caller.limits is not None and is_successful(result.answer.outcome):
-            usage = result.answer.outcome.unwrap().usage
-            used = 0 if result.answer.cache_hit else (usage.input_tokens or 0) + (usage.output_tokens or 0)
-            context.caller.limits.charge(used - counted)
+        self.charge(counted, result.answer, context)
         return result.answer
 
-    async def _admit(self, request: CompletionRequest, context: RequestContext) -> tuple[int, LLMError | None]:
+    async def admit(self, request: CompletionRequest, context: RequestContext) -> tuple[int, LLMError | None]:
         """Count a request in the caller's rate limits; return the tokens counted, and the error of one too many.
 
         A bulk call waits until it is admitted.
@@ -223,6 +220,13 @@ class Service:
             if loop.time() + refusal.retry_after_s > context.deadline:
                 return tokens, refusal
             await asyncio.sleep(refusal.retry_after_s)
+
+    def charge(self, counted: int, answer: Answer, context: RequestContext) -> None:
+        """Count the tokens of an answer in the caller's rate limits, in place of those that `admit` has counted."""
+        if counted and context.caller.limits is not None and is_successful(answer.outcome):
+            usage = answer.outcome.unwrap().usage
+            used = 0 if answer.cache_hit else (usage.input_tokens or 0) + (usage.output_tokens or 0)
+            context.caller.limits.charge(used - counted)
 
     def costs(self, target: Target, answer: Answer) -> Costs:
         """Return the cost of an answer as billed and at list price; ``None`` where a price is unknown."""

@@ -14,6 +14,8 @@ from dataclasses import dataclass, field, replace
 from itertools import chain
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
+from returns.result import Failure
+
 from llmhub.api.options import resolve_concurrency
 from llmhub.api.table_stream import partial_table, unsent_rows
 from llmhub.api.tables import RunCaller, TableRun, apply_schema, build_table_run, send_rows
@@ -243,15 +245,20 @@ def bulk_lane(service: Service, context: RequestContext, counts: CallCounts) -> 
             BULK_LANE.set(True)
             counts.waiting += 1
             try:
+                counted, refusal = await service.admit(call.request, context)
+                if refusal is not None:
+                    return Answer(Failure(refusal))
                 await service.lanes.acquire(context, bounded=False)
             finally:
                 counts.waiting -= 1
             counts.sending += 1
             try:
-                return await send(call)
+                answer = await send(call)
             finally:
                 counts.sending -= 1
                 service.lanes.release(context)
+            service.charge(counted, answer, context)
+            return answer
 
         return send_in_turn
 
