@@ -48,9 +48,7 @@ def texts(count: int, word: str = "row") -> bytes:
     return buffer.getvalue()
 
 
-def ask(
-    url: str, method: str, path: str, body: bytes | None = None, **query: Any
-) -> tuple[int, dict[str, str], bytes]:
+def ask(url: str, method: str, path: str, body: bytes | None = None, **query: Any) -> tuple[int, dict[str, str], bytes]:
     connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=60)
     target = f"{path}?{urlencode(query, doseq=True)}" if query else path
     connection.request(method, target, body, {} if body is None else {"content-type": STREAM})
@@ -114,7 +112,13 @@ class TestLife:
         assert ([each["id"] for each in listed["data"]], listed["has_more"]) == ([second["id"]], True)
         listed = decode(ask(url, "GET", "/v1/runs", before=second["id"])[2])
         assert ([each["id"] for each in listed["data"]], listed["has_more"]) == ([run["id"]], False)
-        assert [len(rows_after(url, run["id"], after, limit=15)[0]) for after in (0, 15, 30, 40, 99)] == [15, 15, 10, 0, 0]
+        assert [len(rows_after(url, run["id"], after, limit=15)[0]) for after in (0, 15, 30, 40, 99)] == [
+            15,
+            15,
+            10,
+            0,
+            0,
+        ]
 
     def test_equal_run_that_has_not_ended_is_joined(self, serve_on: ServeOn) -> None:
         with simulating(Simulator(latency=Latency(0.2))) as simulator, serve_on(simulator.url) as running:
