@@ -22,7 +22,7 @@ from llmhub.api.default_hub import current_hub
 from llmhub.api.options import Models, RowOptions, TablePrompt, resolve_concurrency
 from llmhub.api.raising import warn_cache_unavailable, warn_run_problems
 from llmhub.api.signatures import shows_options
-from llmhub.api.tables import TableRun, build_table_run, send_rows
+from llmhub.api.tables import SELF, RunCaller, TableRun, build_table_run, send_rows
 from llmhub.cache.modes import resolve_mode, restrict
 from llmhub.cache.store import Store, StoreError
 from llmhub.core.errors import LLMError, invalid, to_exception
@@ -83,14 +83,27 @@ def plan(
     ConnectorError
         Every call of the pilot failed; this is the first error.
     """
+    return plan_run(frame, prompt, model, hub or current_hub(), dict(options), pilot=pilot, count_tokens=count_tokens)
+
+
+def plan_run(
+    frame: Any,
+    prompt: TablePrompt | None,
+    model: Models,
+    hub: Hub,
+    options: dict[str, Any],
+    *,
+    pilot: int = 0,
+    count_tokens: int = 0,
+    caller: RunCaller = SELF,
+) -> Plan:
+    """Return the plan of a run for a caller (see `plan`)."""
     from llmhub.tables.plan import build_plan  # noqa: PLC0415 - imports Arrow
     from llmhub.tables.prompt_batch import unique_prompts  # noqa: PLC0415 - as above
 
     pilot_rows, counted_rows = _row_count("pilot", pilot), _row_count("count_tokens", count_tokens)
-    hub = hub or current_hub()
-    run = build_table_run(
-        frame, prompt, model, hub, {**options, "progress": False}, dry_run=not (pilot_rows or counted_rows)
-    )
+    dry_run = not (pilot_rows or counted_rows)
+    run = build_table_run(frame, prompt, model, hub, {**options, "progress": False}, dry_run=dry_run, caller=caller)
     store, prompts = _run_store(run), unique_prompts(run.batch)
     counted = _count_with_providers(run, prompts, counted_rows)
     try:

@@ -505,7 +505,12 @@ def positive_int(name: str, value: Any) -> int:
 
 
 def budgets_for(
-    hub: Hub, targets: Iterable[Target], budget_usd: float | Decimal | SharedBudget | None, *, allow_unpriced: bool
+    hub: Hub,
+    targets: Iterable[Target],
+    budget_usd: float | Decimal | SharedBudget | None,
+    *,
+    allow_unpriced: bool,
+    caller: Budgets | None = None,
 ) -> Budgets | None:
     """Return the budgets that apply to a call, or ``None`` if there are none.
 
@@ -519,6 +524,8 @@ def budgets_for(
         US dollars, or a `SharedBudget` that several calls spend together.
     allow_unpriced
         Whether models without a known price may be called; they do not count towards the budgets.
+    caller
+        Budgets of the caller that the hub works for, which apply as well.
 
     Raises
     ------
@@ -526,11 +533,15 @@ def budgets_for(
         ``budget_usd`` is not an amount; or a model has no known price, and ``allow_unpriced`` is false.
     """
     own = () if budget_usd is None else (as_shared_budget(budget_usd),)
-    shared = () if hub.runtime.shared_budget is None else (hub.runtime.shared_budget,)
+    own_of_hub = hub.runtime.shared_budget
+    shared: tuple[SharedBudget, ...] = () if own_of_hub is None else (own_of_hub,)
+    allowed = allow_unpriced or hub.allow_unpriced or not (own or shared)
+    if caller is not None and caller.shared:
+        shared += tuple(budget for budget in caller.shared if budget not in shared)
+        allowed = allowed and caller.allow_unpriced
     has_budget = bool(own or shared)
     if not has_budget and not any(route.needs_prices for route in hub.resolver.routes.values()):
         return None
-    allowed = allow_unpriced or hub.allow_unpriced or not has_budget
     prices = TargetPrices(time.time)
     for target in targets:
         if prices.lookup(target) is None and not allowed:

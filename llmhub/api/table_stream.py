@@ -67,10 +67,10 @@ def _stream(run: TableRun) -> Iterator[pa.Table]:
     future.add_done_callback(lambda _: events.put(None))
     try:
         for group in _group(events):
-            yield _partial_table(run, group, run_schema, started_at)
+            yield partial_table(run, group, run_schema, started_at)
         result = future.result()
-        if unsent := _unsent_rows(run, result):
-            yield _partial_table(run, unsent, run_schema, started_at)
+        if unsent := unsent_rows(run, result):
+            yield partial_table(run, unsent, run_schema, started_at)
         warn_run_problems(result)
     finally:
         _cancel(future, stop)
@@ -88,7 +88,7 @@ def _cancel(future: Future[FanOutResult], stop: StopSignal) -> None:
         wait([future], timeout=CLOSE_TIMEOUT_S)
 
 
-def _partial_table(
+def partial_table(
     run: TableRun, group: StoredBlock | Sequence[RowEvent], schema: pa.Schema, started_at: float
 ) -> pa.Table:
     """Return the table of a group of results; raise for a failure if requested, with the other rows in ``table``."""
@@ -109,7 +109,7 @@ def _partial_table(
         return apply_schema(run, table)
 
 
-def _unsent_rows(run: TableRun, result: FanOutResult) -> list[RowEvent]:
+def unsent_rows(run: TableRun, result: FanOutResult) -> list[RowEvent]:
     """Return the outcomes of skipped and invalid rows, for which no event was reported."""
     from llmhub.tables import results  # noqa: PLC0415 - imports Arrow
 

@@ -49,7 +49,7 @@ from llmhub.core.prepared import request_template
 from llmhub.core.protocol import prepare
 from llmhub.core.provider import Endpoint, HttpRequest
 from llmhub.core.types import CompletionRequest
-from llmhub.engine.call import Target
+from llmhub.engine.call import Middleware, Target
 from llmhub.engine.event_loop import StopSignal, run_in_background, run_in_thread, run_sync
 from llmhub.engine.fan_out_types import FanOutResult, FanOutSpec, OnResult
 from llmhub.engine.gc_tuning import relaxed_gc
@@ -67,6 +67,7 @@ if TYPE_CHECKING:
 
     from llmhub.api.sink import Written
     from llmhub.engine.row_outcome import RowOutcome
+    from llmhub.engine.spending import Budgets
     from llmhub.tables.prompt_batch import PromptBatch
     from llmhub.tables.structured_outputs import OutputSchema
 
@@ -271,12 +272,38 @@ def complete_series(
     return run_blocking(TableRun(hub, batch, run_options, output))
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunCaller:
+    """The caller that a process runs tables for, such as a client of the service.
+
+    Parameters
+    ----------
+    budgets
+        Budgets that each call must fit into besides those of the run and the hub.
+    cache_scope
+        Callers with equal values share cached responses.
+    around_send
+        Wraps every call, to let it wait for its turn.
+    in_thread
+        Whether prompts are rendered in a thread and nobody is warned, because the process also serves others.
+    """
+
+    budgets: Budgets | None = None
+    cache_scope: str = ""
+    around_send: Middleware | None = None
+    in_thread: bool = False
+
+
+SELF: Final = RunCaller()
+"""Runs of this process."""
+
+
 @dataclass(frozen=True, slots=True)
 class TableRun:
     """A validated run over the rows of a frame that has not been started.
 
     Responses are stored in ``journal``, if there is one, instead of the cache. ``slots`` are shared with other runs,
-    ``batch_cancel`` cancels the batches of this one.
+    ``batch_cancel`` cancels the batches of this one. ``caller`` is whom it is for.
     """
 
     hub: Hub
@@ -286,6 +313,7 @@ class TableRun:
     journal: Store | None = None
     slots: SlotGroup | None = None
     batch_cancel: StopSignal = field(default_factory=StopSignal)
+    caller: RunCaller = SELF
 
     def __post_init__(self) -> None:
         """Redact the prompts as the hub says; where tools are called, each turn is redacted when it is sent."""
@@ -329,6 +357,7 @@ def build_table_run(
     options: dict[str, Any],
     *,
     dry_run: bool = False,
+    caller: RunCaller = SELF,
 ) -> TableRun:
     """Validate everything that can be checked before sending, and return the run.
 
@@ -343,6 +372,7 @@ def build_table_run(
         messages=options.pop("messages", None),
         images=options.pop("images", None),
         local_files=hub.local_files,
+        warns=not caller.in_thread,
     )
     source = frames.pandas_or_arrow(frame)
     system = row_prompts.constant_system_prompt(extras.system, frames.column_names(source))
@@ -355,13 +385,13 @@ def build_table_run(
     else:  # after the system prompt, which each row renders
         extras = replace(extras, examples=examples)
     resolve_concurrency(hub, run_options)
-    target_prompts = compile_prompts(hub, model, request, run_options, dry_run=dry_run)
+    target_prompts = compile_prompts(hub, model, request, run_options, dry_run=dry_run, caller=caller)
     if run_options.mode == "batch":
         require_batches(hub, run_options, [target_prompt.target for target_prompt in target_prompts], dry_run=dry_run)
     batch = prompt_batch.batch_from_frame(source, prompt, target_prompts, run_options.n, extras)
     if not dry_run and run_options.mode == "live":
         require_budget_fits(hub, batch, run_options)
-    return TableRun(hub, batch, run_options, output)
+    return TableRun(hub, batch, run_options, output, caller=caller)
 
 
 def _structured_output(options: dict[str, Any]) -> OutputSchema | None:
@@ -379,7 +409,13 @@ def _structured_output(options: dict[str, Any]) -> OutputSchema | None:
 
 
 def compile_prompts(
-    hub: Hub, model: Models, request: CompletionRequest, options: RunOptions, *, dry_run: bool = False
+    hub: Hub,
+    model: Models,
+    request: CompletionRequest,
+    options: RunOptions,
+    *,
+    dry_run: bool = False,
+    caller: RunCaller = SELF,
 ) -> list[Any]:
     """Resolve the models and prepare the request for each, so that no row is sent if one of them rejects an option."""
     from llmhub.tables import prompt_batch  # noqa: PLC0415 - imports Arrow
@@ -387,7 +423,9 @@ def compile_prompts(
     names = _model_names(model)
     targets = [hub.target(name, allow_unconfigured=dry_run) for name in names]
     candidates = [target for name in names for target in hub.targets(name, allow_unconfigured=dry_run)]
-    budgets = budgets_for(hub, candidates, options.budget_usd, allow_unpriced=options.allow_unpriced)
+    budgets = budgets_for(
+        hub, candidates, options.budget_usd, allow_unpriced=options.allow_unpriced, caller=caller.budgets
+    )
     prompts = []
     for target in targets:
         supported = request
@@ -398,7 +436,11 @@ def compile_prompts(
                 error = _prepare_error(candidate, supported, stream=options.stream)
             if not (dry_run and error is not None and error.path.startswith("$.endpoint")):
                 raise_if_error(error)
-        prompts.append(prompt_batch.prepare_target_prompt(target, supported, stream=options.stream, budgets=budgets))
+        prompts.append(
+            prompt_batch.prepare_target_prompt(
+                target, supported, stream=options.stream, budgets=budgets, cache_scope=caller.cache_scope
+            )
+        )
     return prompts
 
 
@@ -566,8 +608,9 @@ async def send_rows(
         run_id=run_id,
         progress_sink=run.progress_sink(display.report) if display else None,
         on_result=count_cache_hits(run.hub.runtime.observers, run.progress_sink(_ignore_progress), on_result),
-        draws_in_thread=run.batch.reads_files,
+        draws_in_thread=run.batch.reads_files or run.caller.in_thread,
         slots=run.slots,
+        around_send=run.caller.around_send,
     )
     if run.options.mode == "batch":
         policy = run.options.batch_policy(run.batch_cancel)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
-from llmhub.engine.call import Call, Send, Target
+from llmhub.engine.call import Call, Middleware, Send, Target
 from llmhub.engine.progress import ProgressSink
 from llmhub.engine.row_outcome import RowOutcome
 from llmhub.engine.store_access import StoreAccess
@@ -53,6 +53,8 @@ class FanOutSpec:
         Whether drawing a chunk may block, so that it happens in a thread: files are read.
     slots
         Slots that this run shares with others; its own ones if omitted.
+    around_send
+        Wraps every call of this run, outside of the client's middleware; ``None`` for nothing.
     """
 
     size: int
@@ -63,6 +65,7 @@ class FanOutSpec:
     on_result: OnResult | None = None
     draws_in_thread: bool = False
     slots: SlotGroup | None = None
+    around_send: Middleware | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

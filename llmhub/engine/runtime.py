@@ -131,7 +131,7 @@ class Runtime:
         client, access = self.client, self.access(cache_mode, journal)
         CACHE_LOOKUPS.set(access.lookups)
         sender = Sender(
-            send=client.send_uncached,
+            send=client.send_uncached if spec.around_send is None else spec.around_send(client.send_uncached),
             in_flight=client.transport.in_flight,
             access=access,
             alternatives=client.item_alternatives if client.has_alternatives else None,

@@ -16,6 +16,11 @@ How it is put together
 ``..._routes``       route groups, one module each
 ``rpc``              gRPC and Arrow Flight: other protocols before the same service
 
+``table_request``, ``table_upload``, ``table_work``
+    tables: what is asked of their rows, how they are received, and how they are sent
+``runs``, ``run_store``, ``result_log``, ``run_status``
+    jobs over a table that outlive client and process: execution, files and counts
+
 How to add routes
 -----------------
 1. Write a module with handlers ``async def handler(service, request, context) -> web.StreamResponse``. ``request`` is
@@ -27,6 +32,7 @@ How to add routes
    route without ``scope`` needs no key. ``lifespan=`` opens what the group needs before the first request and closes it
    after the last; a group that works in the background registers ``service.on_drain(function)`` there, to stop taking
    work when the service is about to end.
+   What it opens for its handlers goes into ``service.resources``, by its type.
 3. Add ``GROUP`` to `groups.GROUPS`, and the group's settings as a `msgspec.Struct` with defaults in a field of
    `server_settings.ServerSettings`: its keys, types and bounds are then checked and readable from the environment.
 

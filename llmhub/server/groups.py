@@ -12,6 +12,8 @@ from llmhub.server import (
     key_routes,
     metrics_route,
     page_routes,
+    run_routes,
+    table_routes,
 )
 from llmhub.server.routes import RouteGroup
 from llmhub.server.rpc import servers
@@ -21,6 +23,8 @@ GROUPS: Final[tuple[RouteGroup, ...]] = (
     health_routes.GROUP,
     completion_routes.GROUP,
     embedding_routes.GROUP,
+    table_routes.GROUP,
+    run_routes.GROUP,
     api_routes.GROUP,
     metrics_route.GROUP,
     servers.GROUP,

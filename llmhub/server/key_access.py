@@ -255,6 +255,19 @@ class KeyAccess:
             refusal = AuthFailed(message=f"requests of the key {key_id} must be signed; the key itself is not accepted")
         return Success(known.caller) if refusal is None else Failure(refusal)
 
+    async def find_caller(self, key_id: str) -> Result[Caller, LLMError]:
+        """Return the caller of a key by its id, for work that outlives the request that began it."""
+        if key_id == ADMIN_ID:
+            return Success(self._admin)
+        try:
+            known = await self._read(key_id)
+        except StoreError:
+            return Failure(self.accounts.lost_error())
+        if known.key is None or known.caller is None:
+            return Failure(AuthFailed(message=UNKNOWN_KEY))
+        refusal = refusal_of_state(known.key, self._clock())
+        return Success(known.caller) if refusal is None else Failure(refusal)
+
     async def _read(self, key_id: str) -> _KnownKey:
         """Return a key that was read a short time ago, or now.
 

@@ -72,21 +72,26 @@ class Lanes:
         self._max_queue = max_queue
         self._queues: dict[Lane, _Queue] = {lane: _Queue() for lane in LANES}
         self._weights: dict[str, float] = {}
+        self._waiters = 0
         self.waiting = 0
         self.in_use: dict[Lane, int] = dict.fromkeys(LANES, 0)
 
-    async def acquire(self, context: RequestContext) -> Overloaded | None:
-        """Wait for a slot; return ``None``, or the error of a full queue."""
+    async def acquire(self, context: RequestContext, *, bounded: bool = True) -> Overloaded | None:
+        """Wait for a slot; return ``None``, or the error of a full queue.
+
+        A call that is not ``bounded`` is neither refused nor counted: rows of a table, of which few wait at a time.
+        """
         lane = context.lane
         if self._has_slot(lane) and not self._queues[lane].by_key:
             self.in_use[lane] += 1
             return None
-        if self.waiting >= self._max_queue:
+        if bounded and self.waiting >= self._max_queue:
             return Overloaded(message=f"{self.waiting} calls are waiting already", retry_after_s=RETRY_AFTER_S)
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._weights[context.key_id] = context.caller.weight
         self._queues[lane].put(context.key_id, context.caller.weight, waiter)
-        self.waiting += 1
+        self.waiting += bounded
+        self._waiters += 1
         try:
             await waiter
         except asyncio.CancelledError:
@@ -94,7 +99,8 @@ class Lanes:
                 self.release(context)
             raise
         finally:
-            self.waiting -= 1
+            self.waiting -= bounded
+            self._waiters -= 1
         return None
 
     def release(self, context: RequestContext) -> None:
@@ -104,7 +110,7 @@ class Lanes:
             while self._has_slot(lane) and (waiter := self._queues[lane].take(self._weights)) is not None:
                 self.in_use[lane] += 1
                 waiter.set_result(None)
-        if not self.waiting:
+        if not self._waiters:
             self._weights.clear()
 
     def _has_slot(self, lane: Lane) -> bool:

@@ -76,6 +76,34 @@ class GrpcSettings(TlsSettings, frozen=True, kw_only=True, forbid_unknown_fields
     reflection: bool = True
 
 
+class RunSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Settings of tables and runs.
+
+    Parameters
+    ----------
+    folder
+        Where runs are kept. By default beside the cache, if that is a file or shared; without a cache they end with
+        the service.
+    max_table_bytes
+        Largest table of ``/v1/tables`` and ``/v1/plans``.
+    max_input_bytes
+        Largest input of a run.
+    max_active
+        Runs that are executed at once; others wait.
+    max_unfinished
+        Runs that are executed or wait; further ones are refused with 503.
+    keep_days
+        How long runs are kept after their end.
+    """
+
+    folder: str = ""
+    max_table_bytes: Count = 64 << 20
+    max_input_bytes: Count = 1 << 30
+    max_active: Count = 16
+    max_unfinished: Count = 1000
+    keep_days: Annotated[float, Meta(gt=0)] = 30.0
+
+
 class ServerSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Settings of the service.
 
@@ -112,6 +140,8 @@ class ServerSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         Settings of gRPC, which is served if they are given.
     access
         Keys, teams and where they are kept.
+    runs
+        Settings of tables and runs.
     """
 
     host: str = "127.0.0.1"
@@ -132,6 +162,7 @@ class ServerSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     drain_timeout_s: Annotated[float, Meta(ge=0)] = 30.0
     grpc: GrpcSettings | None = None
     access: AccessSettings = AccessSettings()
+    runs: RunSettings = RunSettings()
 
 
 def load_server_settings(path: Path | None = None, overrides: Mapping[str, Any] | None = None) -> ServerSettings:

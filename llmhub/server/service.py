@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from pathlib import Path
-from typing import Final, Literal, NamedTuple, TypeAlias
+from typing import Any, Final, Literal, NamedTuple, TypeAlias
 
 from returns.pipeline import is_successful
 from returns.result import Failure
@@ -76,6 +76,8 @@ class Service:
         What the page shows of the calls, while they are counted.
     run_sources
         Where the page finds runs and batches; the lifespan of a route group adds its own.
+    resources
+        What the lifespans of route groups have opened for their handlers, by type.
     """
 
     hub: Hub
@@ -91,6 +93,7 @@ class Service:
     lanes: Lanes = field(init=False)
     prices: TargetPrices = field(default_factory=lambda: TargetPrices(time.time))
     stop: StopSignal = field(default_factory=StopSignal)
+    resources: dict[type[Any], Any] = field(default_factory=dict)
     _on_drain: list[Callable[[], object]] = field(default_factory=list)
     _idle: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -174,7 +177,7 @@ class Service:
                 target = self.target(request.model, context)
             except ConnectorError as error:
                 return Answer(Failure(error.error))
-        counted, refusal = await self._admit(request, context)
+        counted, refusal = await self.admit(request, context)
         if refusal is not None:
             return Answer(Failure(refusal))
         call = Call(
@@ -197,13 +200,10 @@ class Service:
             self.lanes.release(context)
         if result.stopped_by_store_failure:
             return Answer(Failure(ServerError(message=f"the cache failed: {result.store_error}", should_retry=True)))
-        if counted and context.caller.limits is not None and is_successful(result.answer.outcome):
-            usage = result.answer.outcome.unwrap().usage
-            used = 0 if result.answer.cache_hit else (usage.input_tokens or 0) + (usage.output_tokens or 0)
-            context.caller.limits.charge(used - counted)
+        self.charge(counted, result.answer, context)
         return result.answer
 
-    async def _admit(self, request: CompletionRequest, context: RequestContext) -> tuple[int, LLMError | None]:
+    async def admit(self, request: CompletionRequest, context: RequestContext) -> tuple[int, LLMError | None]:
         """Count a request in the caller's rate limits; return the tokens counted, and the error of one too many.
 
         A bulk call waits until it is admitted.
@@ -220,6 +220,13 @@ class Service:
             if loop.time() + refusal.retry_after_s > context.deadline:
                 return tokens, refusal
             await asyncio.sleep(refusal.retry_after_s)
+
+    def charge(self, counted: int, answer: Answer, context: RequestContext) -> None:
+        """Count the tokens of an answer in the caller's rate limits, in place of those that `admit` has counted."""
+        if counted and context.caller.limits is not None and is_successful(answer.outcome):
+            usage = answer.outcome.unwrap().usage
+            used = 0 if answer.cache_hit else (usage.input_tokens or 0) + (usage.output_tokens or 0)
+            context.caller.limits.charge(used - counted)
 
     def costs(self, target: Target, answer: Answer) -> Costs:
         """Return the cost of an answer as billed and at list price; ``None`` where a price is unknown."""

@@ -17,7 +17,7 @@ from typing import Any, Final
 import numpy as np
 
 from llmhub.cache.store import KEY_BYTES
-from llmhub.core.cache_key import RequestKeyer, request_keyer
+from llmhub.core.cache_key import RequestKeyer, request_keyer, scoped_key
 from llmhub.core.errors import InvalidRequest, invalid
 from llmhub.core.prepared import PreparedPrompt
 from llmhub.core.types import CompletionRequest, Image
@@ -57,6 +57,8 @@ class TargetPrompt:
         Whether responses are streamed.
     budgets
         Budgets that the calls are charged to.
+    cache_scope
+        Part of the cache keys: runs of other scopes share no responses. Empty for the keys of the requests alone.
     """
 
     target: Target
@@ -66,17 +68,24 @@ class TargetPrompt:
     for_target: Callable[[Target], PreparedPrompt]
     stream: bool = False
     budgets: Budgets | None = None
+    cache_scope: str = ""
 
     def text_call(self, text: str, key: bytes | None = None, sample: int = 0) -> Call:
         """Return the call for a text with this cache key."""
         request, target = self.prepared.request(text), self.target
         prepared = PreparedText(request, self.prepared.http, text, self.for_target)
-        return Call(target, request, None, self.stream, prepared, key, self.budgets, None, sample, target)
+        return Call(
+            target, request, None, self.stream, prepared, key, self.budgets, None, sample, target, None,
+            self.cache_scope,
+        )  # fmt: skip
 
     def prompt_call(self, prompt: RowPrompt, key: bytes | None = None, sample: int = 0) -> Call:
         """Return the call for any prompt with this cache key."""
         target, request = self.target, self.request_for(prompt)
-        return Call(target, request, None, self.stream, None, key, self.budgets, None, sample, target)
+        return Call(
+            target, request, None, self.stream, None, key, self.budgets, None, sample, target, None,
+            self.cache_scope,
+        )  # fmt: skip
 
     def request_for(self, prompt: RowPrompt) -> CompletionRequest:
         """Return the request for any prompt."""
@@ -87,12 +96,23 @@ class TargetPrompt:
         return replace(self.request, messages=(*self.request.messages, *prompt))
 
     def prompt_key(self, prompt: RowPrompt, sample: int) -> bytes:
-        """Return the cache key for any prompt. Law: for a text it equals ``prepared.key``."""
-        return self.key_request(self.request_for(prompt), sample)
+        """Return the cache key for any prompt. Law: for a text it equals that of `text_keys`."""
+        key = self.key_request(self.request_for(prompt), sample)
+        return scoped_key(key, self.cache_scope) if self.cache_scope else key
+
+    def text_keys(self, texts: Sequence[str], sample: int) -> list[bytes]:
+        """Return the cache keys for texts."""
+        keys = self.prepared.keys(texts, sample)
+        return [scoped_key(key, self.cache_scope) for key in keys] if self.cache_scope else keys
 
 
 def prepare_target_prompt(
-    target: Target, request: CompletionRequest, *, stream: bool = False, budgets: Budgets | None = None
+    target: Target,
+    request: CompletionRequest,
+    *,
+    stream: bool = False,
+    budgets: Budgets | None = None,
+    cache_scope: str = "",
 ) -> TargetPrompt:
     """Precompute what all requests to ``target`` share; ``request`` has the parameters and any system message."""
     own_request = replace(request, model=target.model)
@@ -105,6 +125,7 @@ def prepare_target_prompt(
         for_target=for_target,
         stream=stream,
         budgets=budgets,
+        cache_scope=cache_scope,
     )
 
 
@@ -222,7 +243,7 @@ class PromptBatch:
         values = zip(*columns, strict=True) if columns else ((),) * len(rows)
         texts = list(map(self.template.render, values))
         key_lists = [
-            target_prompt.prepared.keys(texts, sample)
+            target_prompt.text_keys(texts, sample)
             for target_prompt in self.target_prompts
             for sample in range(self.n_samples)
         ]

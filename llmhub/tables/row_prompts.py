@@ -42,6 +42,8 @@ class RowExtras:
         Few-shot examples, placed after a system prompt that depends on the row.
     local_files
         Whether paths of images are read, or the folder in which they are.
+    warns
+        Whether to warn if all rows ask the same, because a person sees it.
     """
 
     system: Any = None
@@ -49,6 +51,7 @@ class RowExtras:
     images: str | None = None
     examples: tuple[Message, ...] = ()
     local_files: LocalFiles = True
+    warns: bool = True
 
 
 NO_EXTRAS: Final = RowExtras()
@@ -102,7 +105,8 @@ def compile_row_template(frame: Any, prompt: Any, extras: RowExtras = NO_EXTRAS)
     system = None if extras.system is None else _compile_part(extras.system, columns, "system")
     messages = _compile_column(extras.messages, columns, "messages", parse_conversation)
     images = _compile_column(extras.images, columns, "images", ImageParser(extras.local_files).parse)
-    _warn_if_constant(prompt, [part for part in (text, system, messages, images) if part], len(columns))
+    if extras.warns:
+        _warn_if_constant(prompt, [part for part in (text, system, messages, images) if part], len(columns))
     if text is not None and system is messages is images is None:
         returned = text.columns[0] if callable(prompt) else ()
         is_plain_text = text.template.render is not prompt_from_cell and all(

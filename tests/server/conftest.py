@@ -47,7 +47,7 @@ def service_on(
 ) -> Iterator[RunningService]:
     """Run a service in this process, before a simulator. ``hub`` holds further arguments of its hub."""
     values = ServerSettings(port=0, **settings)
-    opened = Hub(simulator=simulator_url, **{"cache": None, "local_files": False, **(hub or {})})
+    opened = Hub(**{"simulator": simulator_url, "cache": None, "local_files": False, **(hub or {})})
     with run_service(Service(opened, values, access or OpenAccess()), groups) as running:
         yield running
 
@@ -105,6 +105,12 @@ def service_process(
         process.kill()
         process.wait()
         process.stderr.close()
+
+
+@pytest.fixture
+def process_on() -> Callable[..., AbstractContextManager[ServiceProcess]]:
+    """Return `service_process`, for tests that run a simulator of their own."""
+    return service_process
 
 
 @pytest.fixture

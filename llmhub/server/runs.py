@@ -1,0 +1,767 @@
+"""Runs of the service: jobs over a table that outlive their client, and the process of the service.
+
+The input, the results so far and the state of a run are on disk (`run_store`, `result_log`). A process that starts
+takes up the runs that no other one executes: results in the log are not sent again, and responses that were stored but
+not logged come from the cache, or from a journal in the folder of the run where no cache keeps them. Their cost counts
+for the run, as the ledger has it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+import shutil
+import time
+import uuid
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, closing, suppress
+from dataclasses import dataclass, field, replace
+from decimal import Decimal
+from math import inf
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+from returns.pipeline import is_successful
+
+from llmhub.api._plan import plan_run
+from llmhub.cache.memory import MemoryCache
+from llmhub.cache.modes import CacheMode, resolve_mode
+from llmhub.cache.sqlite import DiskCache
+from llmhub.cache.store import Store
+from llmhub.core.budget import NANO_PER_USD, parse_budget
+from llmhub.core.errors import (
+    AuthFailed,
+    Cancelled,
+    ConnectorError,
+    InvalidRequest,
+    NotFound,
+    Overloaded,
+    PermissionDenied,
+    Unsupported,
+    to_exception,
+)
+from llmhub.engine.event_loop import StopSignal, run_in_thread
+from llmhub.engine.observer import CALL_ORIGIN, CallOrigin
+from llmhub.engine.spending import SharedBudget
+from llmhub.server.access import Caller
+from llmhub.server.context import RequestContext
+from llmhub.server.error_replies import error_text
+from llmhub.server.result_log import ResultLog
+from llmhub.server.run_status import (
+    RunCounter,
+    RunForecast,
+    RunStatus,
+    RunTotals,
+    sum_if_known,
+)
+from llmhub.server.run_store import (
+    INPUT,
+    JOURNAL,
+    LOCK,
+    RESULTS,
+    UNFINISHED,
+    RunLock,
+    RunRecord,
+    RunState,
+    RunStore,
+    try_lock,
+)
+from llmhub.server.run_views import RunView
+from llmhub.server.service import Service
+from llmhub.server.table_request import encode_request, request_from_json
+from llmhub.server.table_upload import Upload, iter_batches, read_schema, used_columns
+from llmhub.server.table_work import IsLogged, TableWork
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pyarrow as pa
+
+    from llmhub.tables.prompt_batch import PromptBatch
+
+LOGGER: Final = logging.getLogger("llmhub.server")
+FORECAST_ROWS: Final = 1 << 13
+"""Rows that a run's forecast is made from; that of a longer one is scaled."""
+PATROL_S: Final = 2.0
+"""How often runs are taken up that another process has left, and stop requests of other processes are seen."""
+SATURATED_SHARE: Final = 0.9
+REFUSALS: Final = (AuthFailed, PermissionDenied, NotFound, InvalidRequest, Unsupported)
+"""Errors with which a run cannot be taken up again at any time."""
+DAY_S: Final = 86_400.0
+RUN_ROUTE: Final = "POST /v1/runs"
+NO_ROOM_RETRY_S: Final = 30.0
+_encode: Final = msgspec.json.Encoder().encode
+
+
+@dataclass(slots=True)
+class ActiveRun:
+    """A run that this process executes.
+
+    ``is_resumed`` tells that an earlier process has begun it, ``is_leaving`` that the service ends: what is not
+    answered is left to the next process.
+    """
+
+    record: RunRecord
+    work: TableWork
+    lock: RunLock
+    log: ResultLog
+    counter: RunCounter
+    stop: StopSignal = field(default_factory=StopSignal)
+    changed: asyncio.Event = field(default_factory=asyncio.Event)
+    writing: asyncio.Lock = field(default_factory=asyncio.Lock)
+    task: asyncio.Task[None] | None = None
+    is_resumed: bool = False
+    is_leaving: bool = False
+
+    def notify(self) -> None:
+        """Wake those that wait for results or the end."""
+        self.changed.set()
+        self.changed = asyncio.Event()
+
+
+class Runs:
+    """The runs of a service. Use it on the engine's loop only."""
+
+    def __init__(self, service: Service, store: RunStore) -> None:
+        self.service = service
+        self.store = store
+        self.active: dict[str, ActiveRun] = {}
+        self._executing = asyncio.Semaphore(service.settings.runs.max_active)
+        self._is_leaving = False
+
+    # Creation
+
+    async def create(self, context: RequestContext, upload: Upload) -> tuple[RunRecord, bool]:
+        """Create a run of an uploaded table, and begin it; return it, and whether it is new.
+
+        An equal run of the team that has not ended is returned instead: a client that was cut off attaches to it.
+
+        Raises
+        ------
+        ConnectorError
+            The table lacks a column, an option is wrong, or too many runs wait.
+        """
+        work = TableWork(self.service, context, upload.request)
+        caller = context.caller
+        digest = await run_in_thread(_digest, upload, caller.key_id)
+        same = await run_in_thread(self.store.find_unfinished, caller.team, digest)
+        if same is not None:
+            return same, False
+        if len(self.active) >= self.service.settings.runs.max_unfinished:
+            message = f"{len(self.active)} runs have not ended"
+            raise to_exception(Overloaded(message=message, retry_after_s=NO_ROOM_RETRY_S))
+        run_id = uuid.uuid4()
+        folder = self.store.path(run_id.hex)
+        try:
+            rows = await run_in_thread(_prepare, work, upload, folder, run_id)
+        except BaseException:
+            await asyncio.shield(run_in_thread(_remove, folder))
+            raise
+        record = RunRecord(
+            id=run_id.hex,
+            team=caller.team,
+            created_at=time.time(),
+            state="queued",
+            caller=_encode(_stored_caller(caller)),
+            request=encode_request(upload.request),
+            digest=digest,
+            rows=rows,
+            simulated=_is_simulated(work),
+        )
+        lock = await run_in_thread(try_lock, self.store.path(record.id, LOCK))
+        assert lock is not None  # noqa: S101 - nobody else knows of it
+        await run_in_thread(self.store.insert, record)
+        await self._begin(record, work, lock)
+        return record, True
+
+    async def take_up(self) -> None:
+        """Begin the runs that no process executes."""
+        if self._is_leaving:
+            return
+        for record in await run_in_thread(self.store.unfinished):
+            if record.id in self.active:
+                continue
+            lock = await run_in_thread(try_lock, self.store.path(record.id, LOCK))
+            if lock is None:
+                continue
+            try:
+                work = await self._restored_work(record)
+            except ConnectorError as error:
+                lock.release()
+                if isinstance(error.error, REFUSALS):
+                    await self._end(record, "failed", error_text(error.error))
+                continue
+            except Exception:
+                LOGGER.exception("run %s cannot be taken up", record.id)
+                lock.release()
+                await self._end(record, "failed", "the service had an internal error when it took the run up again")
+                continue
+            if work is None:
+                lock.release()
+                continue
+            await self._begin(record, work, lock)
+
+    async def _restored_work(self, record: RunRecord) -> TableWork | None:
+        """Return the work of a run that an earlier process began; ``None`` if it is not for this service.
+
+        Raises
+        ------
+        ConnectorError
+            The key was revoked, or the model does not exist any more.
+        """
+        caller = await self._restored_caller(msgspec.json.decode(record.caller))
+        context = RequestContext(
+            request_id=f"run_{record.id}", caller=caller, lane="bulk", deadline=inf, route=RUN_ROUTE
+        )
+        work = TableWork(self.service, context, request_from_json(record.request))
+        return work if _is_simulated(work) == record.simulated else None
+
+    async def _restored_caller(self, stored: dict[str, Any]) -> Caller:
+        """Return the caller of a run, as the access to the service knows it now."""
+        find = getattr(self.service.access, "find_caller", None)
+        if find is not None:
+            found = await find(stored["key_id"])
+            if not is_successful(found):
+                raise to_exception(found.failure())
+            caller: Caller = found.unwrap()
+            return caller
+        return Caller(**{**stored, "scopes": frozenset(stored["scopes"]), "models": tuple(stored["models"])})
+
+    async def _begin(self, record: RunRecord, work: TableWork, lock: RunLock) -> None:
+        log = await run_in_thread(lambda: ResultLog(self.store.path(record.id, RESULTS), writable=True))
+        counter = RunCounter(work.models, record.rows * len(work.models) * work.request.n)
+        active = ActiveRun(record, work, lock, log, counter, is_resumed=record.started_at is not None)
+        if record.state == "stopping":
+            active.stop.request()
+        self.active[record.id] = active
+        active.task = asyncio.create_task(self._execute(active))
+
+    # Execution
+
+    async def _execute(self, active: ActiveRun) -> None:
+        """Execute a run to its end, or until the service ends."""
+        record = active.record
+        state: RunState = "failed"
+        error = ""
+        try:
+            async with self._executing:
+                if active.is_leaving:
+                    return
+                if record.state == "queued":
+                    active.record = record = replace(record, state="running", started_at=time.time())
+                    await run_in_thread(
+                        lambda: self.store.update(record.id, state="running", started_at=record.started_at)
+                    )
+                await self._send(active)
+            state = "stopped" if active.stop.requested else "done"
+        except ConnectorError as refusal:
+            error = error_text(refusal.error)
+        except asyncio.CancelledError:
+            active.is_leaving = True
+            raise
+        except Exception:
+            LOGGER.exception("run %s", record.id)
+            error = f"the service had an internal error; its log has the details under run {record.id}"
+        finally:
+            await asyncio.shield(self._close(active, state, error))
+
+    async def _close(self, active: ActiveRun, state: RunState, error: str) -> None:
+        """Record the end of a run, unless another process is to go on with it."""
+        record = active.record
+        if not active.is_leaving:
+            totals = RunTotals(results=active.counter.results, models=active.counter.with_forecasts())
+            await self._end(record, state, error, _encode(totals))
+        await run_in_thread(active.log.close)
+        active.lock.release()
+        self.active.pop(record.id, None)
+        active.notify()
+
+    async def _end(self, record: RunRecord, state: RunState, error: str, summary: bytes = b"") -> None:
+        values: dict[str, object] = {"state": state, "error": error, "ended_at": time.time()}
+        if summary:
+            values["summary"] = summary
+        await run_in_thread(lambda: self.store.update(record.id, **values))
+
+    async def _send(self, active: ActiveRun) -> None:
+        """Send the rows of a run that have no result in its log."""
+        record, work = active.record, active.work
+        logged, logged_keys = await run_in_thread(_read_log, active) if active.is_resumed else (None, set())
+        journal = await run_in_thread(self._open_journal, active)
+        paid = await run_in_thread(_paid_keys, active, journal) - logged_keys if active.is_resumed else set()
+        work.options = {**work.options, **_budget_left(active), **_resumed_cache_mode(active)}
+        origin = CALL_ORIGIN.set(
+            CallOrigin(request_id=work.context.request_id, key_id=work.context.key_id, team=work.context.team)
+        )
+        forecast = None if record.forecast else asyncio.create_task(self._forecast(active))
+
+        async def on_table(table: pa.Table) -> None:
+            async with active.writing:
+                await run_in_thread(_log, active, table, paid)
+            active.notify()
+
+        try:
+            blocks = _blocks(self.store.path(record.id, INPUT))
+            run_id = uuid.UUID(record.id)
+            await work.send(blocks, on_table, active.stop, run_id, is_logged=logged, journal=journal)
+        finally:
+            CALL_ORIGIN.reset(origin)
+            if forecast is not None:
+                forecast.cancel()
+                with suppress(asyncio.CancelledError):
+                    await forecast
+            if journal is not None:
+                await asyncio.shield(run_in_thread(journal.close))
+        if not active.is_leaving:
+            for suffix in ("", "-wal", "-shm"):
+                self.store.path(record.id, JOURNAL + suffix).unlink(missing_ok=True)
+
+    def _open_journal(self, active: ActiveRun) -> Store | None:
+        """Open the journal of a run, unless a cache keeps its responses."""
+        hub = self.service.hub
+        mode = resolve_mode(active.work.options.get("cache"), hub.runtime.cache_mode)
+        if hub.cache is not None and not isinstance(hub.cache, MemoryCache) and (mode.reads or mode.writes):
+            return None
+        return replace(DiskCache(self.store.path(active.record.id, JOURNAL)).open(), claims=None, ledger=None)
+
+    async def _forecast(self, active: ActiveRun) -> None:
+        """Plan a run, and store its forecast."""
+        try:
+            forecast = await run_in_thread(_plan, active, self.store.path(active.record.id, INPUT))
+        except Exception:
+            LOGGER.exception("run %s: no forecast", active.record.id)
+            return
+        active.record = replace(active.record, forecast=_encode(forecast))
+        await run_in_thread(lambda: self.store.update(active.record.id, forecast=active.record.forecast))
+
+    # What clients ask
+
+    async def find(self, run_id: str, team: str) -> RunRecord:
+        """Return a run of a team.
+
+        Raises
+        ------
+        NotFoundError
+            The team has no such run.
+        """
+        active = self.active.get(run_id)
+        if active is not None and active.record.team == team:
+            return active.record
+        record = await run_in_thread(self.store.get, run_id, team)
+        if record is None:
+            raise to_exception(NotFound(path="id", message=f"there is no run {run_id!r:.80}"))
+        return record
+
+    def status(self, record: RunRecord) -> RunStatus:
+        """Return the state of a run."""
+        active = self.active.get(record.id)
+        request = request_from_json(record.request)
+        if active is not None:
+            totals = RunTotals(results=active.counter.results, models=active.counter.with_forecasts())
+        elif record.summary:
+            totals = msgspec.json.decode(record.summary, type=RunTotals)
+        else:
+            totals = RunTotals()
+        models = totals.models
+        total = sum([model.total for model in models]) or record.rows * len(request.models) * request.n
+        done = sum([model.ok + model.failed + model.skipped for model in models])
+        rate = active.counter.rows_per_s if active is not None else 0.0
+        limited_by, refused_by = self._limits(active) if active is not None else ("", "")
+        return RunStatus(
+            id=record.id,
+            name=request.name,
+            state="stopping" if active is not None and active.stop.requested else record.state,
+            created_at=record.created_at,
+            started_at=record.started_at,
+            ended_at=record.ended_at,
+            rows=record.rows,
+            total=total,
+            done=done,
+            results=totals.results,
+            spent_usd=sum_if_known([model.spent_usd for model in models]),
+            forecast_usd=sum_if_known([model.forecast_usd for model in models]),
+            forecast=msgspec.json.decode(record.forecast, type=RunForecast) if record.forecast else None,
+            rows_per_s=rate,
+            remaining_s=(total - totals.results) / rate if rate else None,
+            in_flight=active.work.counts.sending if active is not None else 0,
+            limited_by=limited_by,
+            refused_by=refused_by,
+            error=record.error,
+            simulated=record.simulated,
+            key_id=msgspec.json.decode(record.caller)["key_id"],
+            models=models,
+        )
+
+    def list_runs(self, team: str | None, limit: int) -> Sequence[RunView]:
+        """Return the runs of a team, or of all, for the page. It blocks."""
+        return [self._view(record) for record in self.store.latest(team, limit)]
+
+    def _view(self, record: RunRecord) -> RunView:
+        status = self.status(record)
+        return RunView(
+            id=record.id,
+            kind="run",
+            team=record.team,
+            key_id=status.key_id,
+            models=tuple(model.model for model in status.models),
+            state=status.state,
+            rows=status.total,
+            done=status.done,
+            failed=sum([model.failed for model in status.models]),
+            billed_usd=status.spent_usd,
+            forecast_usd=status.forecast_usd if status.forecast is None else status.forecast.expected_usd,
+            created_at=record.created_at,
+            ended_at=record.ended_at,
+            remaining_s=status.remaining_s,
+            waits_for=status.refused_by or status.limited_by,
+        )
+
+    def _limits(self, active: ActiveRun) -> tuple[str, str]:
+        """Return what holds a run back, and what a provider says that refuses every request."""
+        if active.record.state == "queued":
+            return "other runs", ""
+        client, counts = self.service.hub.runtime.client, active.work.counts
+        names = [target.name for model in active.work.models for target in self.service.hub.targets(model)]
+        reason = next(filter(None, map(client.rate_limiter.wait_reason, names)), "")
+        refusal = next(filter(None, map(client.rate_limiter.refusal, names)), "")
+        if not reason and counts.waiting:
+            reason = "other calls of the service"
+        limit = active.work.options.get("concurrency") or self.service.hub.concurrency
+        if not reason and counts.sending >= SATURATED_SHARE * limit:
+            reason = "concurrency"
+        return reason, refusal
+
+    async def rows(self, record: RunRecord, after: int, limit: int, wait_s: float) -> tuple[pa.Table, bool]:
+        """Return results after the first ``after``, and whether there can be no more.
+
+        Waits up to ``wait_s`` for the first one.
+        """
+        deadline = asyncio.get_running_loop().time() + wait_s
+        while (active := self.active.get(record.id)) is not None and active.log.rows <= after:
+            changed = active.changed
+            if self._is_leaving:
+                break
+            try:
+                async with asyncio.timeout_at(deadline):
+                    await changed.wait()
+            except TimeoutError:
+                break
+        active = self.active.get(record.id)
+        is_active = active is not None
+        table, rows = await run_in_thread(_read, self.store.path(record.id, RESULTS), active, after, limit)
+        if table is None:
+            raise to_exception(Cancelled(message="the run has no results yet", retry_after_s=1.0))
+        if not is_active:
+            record = await self.find(record.id, record.team)
+        has_ended = not is_active and record.state not in UNFINISHED
+        return table, has_ended and after + len(table) >= rows
+
+    async def stop(self, record: RunRecord) -> None:
+        """Send nothing more for a run; a second call cancels what is in flight too."""
+        if record.state not in UNFINISHED:
+            return
+        await run_in_thread(lambda: self.store.update(record.id, state="stopping"))
+        active = self.active.get(record.id)
+        if active is not None:
+            active.record = replace(active.record, state="stopping")
+            active.stop.request()
+
+    # Life
+
+    async def patrol(self) -> None:
+        """Take up what other processes have left, and stop what clients of other processes have stopped."""
+        removed_at = 0.0
+        while not self._is_leaving:
+            try:
+                await self.take_up()
+                for active in list(self.active.values()):
+                    record = await run_in_thread(self.store.get, active.record.id, active.record.team)
+                    if record is not None and record.state == "stopping" and not active.stop.requested:
+                        await self.stop(record)
+                if time.monotonic() - removed_at > DAY_S / 24:
+                    removed_at = time.monotonic()
+                    oldest = time.time() - self.service.settings.runs.keep_days * DAY_S
+                    await run_in_thread(self.store.remove_ended_before, oldest)
+                    await run_in_thread(self.store.remove_strays)
+            except Exception:
+                LOGGER.exception("runs cannot be taken up")
+            await asyncio.sleep(PATROL_S)
+
+    def leave(self) -> None:
+        """Send nothing more: what is not answered is left to the next process."""
+        if self._is_leaving:
+            return
+        self._is_leaving = True
+        for active in self.active.values():
+            active.is_leaving = True
+            active.stop.request()
+            active.notify()
+
+    async def close(self) -> None:
+        """Wait for calls in flight, as long as the service's settings permit, and close everything."""
+        self.leave()
+        tasks = [active.task for active in self.active.values() if active.task is not None]
+        if tasks:
+            await asyncio.wait(tasks, timeout=self.service.settings.drain_timeout_s)
+            for active in list(self.active.values()):
+                active.stop.request()
+            _, pending = await asyncio.wait(tasks, timeout=5.0)
+            for task in pending:
+                task.cancel()
+            if pending:
+                await asyncio.wait(pending)
+        await run_in_thread(self.store.close)
+
+
+def runs_folder(service: Service) -> Path | None:
+    """Return the folder of the runs: that of the settings, or one beside the cache; ``None`` if neither is kept."""
+    if service.settings.runs.folder:
+        return Path(service.settings.runs.folder).expanduser()
+    cache = service.hub.cache
+    if isinstance(cache, DiskCache):
+        path = Path(cache.path)
+        return path.with_name(f"{path.name}-runs")
+    if cache is None or isinstance(cache, MemoryCache) or service.hub.settings.cache_path is None:
+        return None
+    return service.hub.settings.cache_path.with_name("service-runs")
+
+
+@asynccontextmanager
+async def lifespan(service: Service) -> AsyncIterator[None]:
+    """Open the runs of a service, and take up those that have not ended.
+
+    Without a folder they are kept in one that ends with the service.
+    """
+    folder = runs_folder(service)
+    temporary = None
+    if folder is None:
+        temporary = await run_in_thread(lambda: TemporaryDirectory(prefix="llmhub-runs-"))
+        folder = Path(temporary.name)
+    runs = Runs(service, await run_in_thread(RunStore, folder))
+    service.resources[Runs] = runs
+    service.on_drain(runs.leave)
+    service.run_sources.append(runs)
+    patrol = asyncio.create_task(runs.patrol())
+    try:
+        yield
+    finally:
+        patrol.cancel()
+        await asyncio.wait([patrol])
+        await runs.close()
+        if temporary is not None:
+            await run_in_thread(temporary.cleanup)
+
+
+# Files, in threads
+
+
+def _digest(upload: Upload, key_id: str) -> bytes:
+    """Return a digest of the input and the request."""
+    digest = hashlib.sha256(encode_request(upload.request) + b"\x00" + key_id.encode() + b"\x00")
+    with upload.path.open("rb") as file:
+        while piece := file.read(1 << 20):
+            digest.update(piece)
+    return digest.digest()
+
+
+def _prepare(work: TableWork, upload: Upload, folder: Path, run_id: uuid.UUID) -> int:
+    """Validate a run and write its files; return its number of rows.
+
+    Raises
+    ------
+    ConnectorError
+        The table lacks a column, an option is wrong, or the table is larger than permitted.
+    """
+    import pyarrow as pa  # noqa: PLC0415 - imports Arrow
+
+    schema = read_schema(upload)
+    run = work.build(schema.empty_table())
+    names = used_columns(upload.request, schema.names)
+    folder.mkdir(mode=0o700)
+    with closing(ResultLog(folder / RESULTS, writable=True)) as log:
+        log.append(work.empty_results(run, run_id.hex))
+    rows = 0
+    kept = pa.schema([schema.field(name) for name in names])
+    with pa.OSFile(str(folder / INPUT), "wb") as file, pa.ipc.new_stream(file, kept) as writer:
+        for batch in iter_batches(upload, names):
+            writer.write_batch(batch.select(names).cast(kept))
+            rows += batch.num_rows
+    return rows
+
+
+def _remove(folder: Path) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _blocks(path: Path) -> Iterator[pa.Table]:
+    """Yield the input of a run, block by block."""
+    import pyarrow as pa  # noqa: PLC0415 - imports Arrow
+
+    from llmhub.tables.streaming_io import BLOCK_ROWS, iter_blocks  # noqa: PLC0415 - as above
+
+    with pa.OSFile(str(path), "rb") as file, pa.ipc.open_stream(file) as reader:
+        yield from iter_blocks(reader, BLOCK_ROWS)
+
+
+def _log(active: ActiveRun, table: pa.Table, paid: set[bytes]) -> None:
+    """Append results to the log of a run, without those that the next process has to get."""
+    import pyarrow as pa  # noqa: PLC0415 - imports Arrow
+    import pyarrow.compute as pc  # noqa: PLC0415 - as above
+
+    if active.is_leaving:
+        words = table.column("status").cast(pa.string())
+        table = table.filter(pc.not_equal(words, "cancelled"))
+    if paid:
+        table = _with_own_costs(table, paid)
+    if len(table):
+        active.log.append(table)
+        active.counter.add(table)
+        active.counter.note_time()
+
+
+def _read(path: Path, active: ActiveRun | None, after: int, limit: int) -> tuple[pa.Table | None, int]:
+    """Return results of a run, and how many there are."""
+    if active is not None:
+        with suppress(ValueError):  # it ended meanwhile, and its log is closed
+            return active.log.read(after, limit), active.log.rows
+    with closing(ResultLog(path)) as log:
+        return log.read(after, limit), log.rows
+
+
+# Resumption
+
+
+def _read_log(active: ActiveRun) -> tuple[IsLogged | None, set[bytes]]:
+    """Count the results that an earlier process has logged; return which those are, and the keys that it paid for."""
+    import numpy as np  # noqa: PLC0415 - imported with Arrow
+
+    if not active.log.rows:
+        return None, set()
+    hub, samples = active.work.service.hub, active.work.request.n
+    targets = [hub.target(name) for name in active.work.models]
+    index_of = {(target.provider.name, target.model): index for index, target in enumerate(targets)}
+    per_row = len(targets) * samples
+    flags = np.zeros(active.record.rows * per_row, np.bool_)
+    paid: set[bytes] = set()
+    for table in active.log:
+        if not len(table):
+            continue
+        active.counter.add(table)
+        names = zip(*(table.column(name).to_pylist() for name in ("provider", "model")), strict=True)
+        models = np.array([index_of.get(pair, 0) for pair in names], np.int64)
+        rows, sample = (table.column(name).to_numpy() for name in ("row", "sample"))
+        flags[rows * per_row + models * samples + sample] = True
+        columns = (table.column(name).to_pylist() for name in ("request_key", "cache_hit"))
+        paid |= {key for key, hit in zip(*columns, strict=True) if key is not None and not hit}
+
+    def is_logged(first: int, batch: PromptBatch) -> np.ndarray[Any, Any] | None:
+        own = flags[first * per_row : first * per_row + len(batch)]
+        return own if own.any() else None
+
+    return is_logged, paid
+
+
+def _paid_keys(active: ActiveRun, journal: Store | None) -> set[bytes]:
+    """Return the keys that earlier processes paid for in this run: those of its journal, or of the ledger."""
+    if journal is not None:
+        return {entry.key for entry in journal.scan()}
+    store = active.work.service.hub.runtime.store
+    if store is None or store.ledger is None:
+        return set()
+    own = uuid.UUID(active.record.id).bytes
+    return {request.key for request in store.ledger.requests() if request.run == own and request.state == "done"}
+
+
+def _with_own_costs(table: pa.Table, paid: set[bytes]) -> pa.Table:
+    """Return results in which the first response for each of these keys has its cost, and is none of the cache.
+
+    An earlier process of the run paid for it, and was killed before it could log it. Its key is removed from ``paid``.
+    """
+    import pyarrow as pa  # noqa: PLC0415 - imports Arrow
+    import pyarrow.compute as pc  # noqa: PLC0415 - as above
+
+    own = []
+    for key, hit in zip(table.column("request_key").to_pylist(), table.column("cache_hit").to_pylist(), strict=True):
+        own.append(bool(hit) and key in paid)
+        if own[-1]:
+            paid.discard(key)
+    if not any(own):
+        return table
+    mask = pa.array(own)
+    for name, value in (("cost_usd", table.column("list_cost_usd")), ("cache_hit", pa.scalar(False))):
+        index = table.schema.get_field_index(name)
+        column = pc.if_else(mask, value, table.column(name)).cast(table.schema.field(index).type)
+        table = table.set_column(index, table.schema.field(index), column)
+    return table
+
+
+def _budget_left(active: ActiveRun) -> dict[str, Any]:
+    """Return the budget of a run, which all its blocks share, with what earlier processes have spent of it."""
+    given = active.work.request.budget_usd
+    if given is None:
+        return {}
+    budget = parse_budget(given)
+    spent = sum([model.spent_usd or 0 for model in active.counter.counts.values()])
+    return {"budget_usd": SharedBudget(replace(budget, spent=int(spent * NANO_PER_USD)))}
+
+
+def _resumed_cache_mode(active: ActiveRun) -> dict[str, Any]:
+    """Return the cache mode of a resumed run: responses that were received since it began are not paid for again."""
+    work, started_at = active.work, active.record.started_at
+    mode = resolve_mode(work.request.cache, work.service.hub.runtime.cache_mode)
+    if not active.is_resumed or started_at is None or mode.reads or not mode.writes:
+        return {}
+    return {"cache": CacheMode("read-write", max_age_s=max(time.time() - started_at, 0.001), strict=mode.strict)}
+
+
+# Forecasts
+
+
+def _plan(active: ActiveRun, path: Path) -> RunForecast:
+    """Return the plan of a run, made from its first rows."""
+    import pyarrow as pa  # noqa: PLC0415 - imports Arrow
+
+    blocks: list[pa.Table] = []
+    for block in _blocks(path):
+        blocks.append(block)
+        if sum(map(len, blocks)) >= FORECAST_ROWS:
+            break
+    sample = pa.concat_tables(blocks) if blocks else None
+    if sample is None:
+        return RunForecast(calls=0, cache_hits=0)
+    work = active.work
+    options = {name: value for name, value in work.options.items() if name != "budget_usd"}
+    plan = plan_run(sample, work.request.prompt, work.models, work.service.hub, options, caller=work.caller)
+    scale = active.record.rows / len(sample)
+    usd = plan.usd
+    low, expected, high = (None, None, None) if usd is None else (usd.low, usd.expected, usd.high)
+    exact = Decimal(active.record.rows) / len(sample)
+    return RunForecast(
+        calls=round(plan.calls * scale),
+        cache_hits=round(sum([model.cache_hits for model in plan.models]) * scale),
+        low_usd=None if low is None else low * exact,
+        expected_usd=None if expected is None else expected * exact,
+        high_usd=None if high is None else high * exact,
+        low_s=plan.minutes.low * 60 * scale,
+        expected_s=plan.minutes.expected * 60 * scale,
+        high_s=plan.minutes.high * 60 * scale,
+        bottleneck=plan.bottleneck,
+    )
+
+
+def _is_simulated(work: TableWork) -> bool:
+    hub = work.service.hub
+    return any(target.endpoint.simulated for model in work.models for target in hub.targets(model))
+
+
+def _stored_caller(caller: Caller) -> dict[str, Any]:
+    """Return what is stored of a caller, to find it again."""
+    return {
+        "key_id": caller.key_id,
+        "team": caller.team,
+        "scopes": sorted(caller.scopes),
+        "models": list(caller.models),
+        "weight": caller.weight,
+        "cache_scope": caller.cache_scope,
+    }
