@@ -94,6 +94,7 @@ from .plugins import load_plugins as load_plugins
 from .security.patterns import RedactionPattern as RedactionPattern
 from .security.redaction import Redactor as Redactor
 from .security.redaction import presidio_recognizer as presidio_recognizer
+from .security import credentials as credentials
 from .tables.pandas_types import to_pandas as to_pandas
 from .tables.rows import Row as Row
 from .tables.tokenizers import EstimateWarning as EstimateWarning

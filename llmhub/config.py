@@ -12,11 +12,12 @@ import sys
 import tomllib
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final, NamedTuple, TypeAlias
 from urllib.parse import urlsplit
 
+from llmhub.core.dotenv import parse_dotenv
 from llmhub.core.errors import AuthenticationError, AuthFailed, BadRequestError, InvalidRequest, invalid
 from llmhub.core.provider import SECRET_FIELDS, Endpoint, Provider
 from llmhub.core.proxies import NO_PROXIES, Proxies, Proxy, parse_proxies
@@ -24,7 +25,10 @@ from llmhub.core.secret import Secret
 from llmhub.providers.registry import ENVIRONMENT_VARIABLES, PROVIDERS
 
 CONFIG_FILE: Final = "llmhub.toml"
-FILE_SECTIONS: Final = ("endpoints", "server")
+FILE_SECTIONS: Final = ("endpoints", "profiles", "server")
+PROFILE_SECTIONS: Final = ("endpoints",)
+DOTENV_FILE: Final = ".env"
+PROFILE_VARIABLE: Final = "LLMHUB_PROFILE"
 ENDPOINT_FIELDS: Final = frozenset(Endpoint.__dataclass_fields__)
 FILE_FIELDS: Final = ENDPOINT_FIELDS - {"simulated"}
 """Fields of an endpoint that ``llmhub.toml`` sets."""
@@ -38,6 +42,27 @@ PLUGIN_POLICIES: Final = ("on", "strict", "off")
 
 FieldVariables: TypeAlias = tuple[tuple[str, str], ...]
 """Pairs of an endpoint's field and a variable that sets it; the first variable that is set wins."""
+
+
+@dataclass(frozen=True, slots=True)
+class SettingsFiles:
+    """The files that settings are read from, and the profile in the first of them.
+
+    Parameters
+    ----------
+    toml
+        File in the format of ``llmhub.toml``.
+    dotenv
+        File with variables. Those of a provider apply if none of its credentials is in the process's environment, so
+        that a file never redirects a key of the environment to another address. Nothing else is taken from it.
+    profile
+        Name of a profile, whose ``[profiles.NAME.endpoints.PROVIDER]`` take precedence over ``[endpoints.PROVIDER]``
+        field by field; empty for none.
+    """
+
+    toml: Path
+    dotenv: Path
+    profile: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,6 +85,8 @@ class Settings:
         File (or folder) of trusted certificates and the variable that names it; ``None`` for the system's.
     sources
         Names of the variables, or of the file, that the credentials of each provider come from; never their values.
+    files
+        The files that were read beside the environment, so that they can be read again; ``None`` for none.
     """
 
     endpoints: Mapping[str, Endpoint] = field(default_factory=dict)
@@ -69,6 +96,7 @@ class Settings:
     proxies: Proxies = NO_PROXIES
     ca_file: tuple[str, str] | None = None
     sources: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    files: SettingsFiles | None = field(default=None, compare=False)
 
 
 class Variable(NamedTuple):
@@ -97,14 +125,40 @@ def s3_endpoint() -> str:
 
 
 def load_settings(
-    folder: Path | None = None, plugin_providers: Mapping[str, Provider] | None = None, *, file: Path | None = None
+    folder: Path | None = None,
+    plugin_providers: Mapping[str, Provider] | None = None,
+    *,
+    file: Path | None = None,
+    profile: str | None = None,
 ) -> Settings:
-    """Load settings from the process's environment and from ``llmhub.toml`` in ``folder`` (the working directory).
+    """Load settings from the process's environment, and ``.env`` and ``llmhub.toml`` in ``folder``.
 
-    ``file`` is another file of the same format.
+    Parameters
+    ----------
+    folder
+        The working directory if omitted.
+    plugin_providers
+        Providers added by plugins, by name.
+    file
+        A file to read instead of ``llmhub.toml``.
+    profile
+        Profile in that file (see `SettingsFiles`); the one that ``LLMHUB_PROFILE`` names if omitted.
+
+    Raises
+    ------
+    BadRequestError
+        A file cannot be read, has unknown fields, or lacks the profile.
     """
-    path = file or (folder or Path.cwd()) / CONFIG_FILE
-    settings = _load(path, plugin_providers)
+    folder = folder or Path.cwd()
+    profile = os.environ.get(PROFILE_VARIABLE, "") if profile is None else profile
+    return reload_settings(SettingsFiles(file or folder / CONFIG_FILE, folder / DOTENV_FILE, profile), plugin_providers)
+
+
+def reload_settings(files: SettingsFiles | None, plugin_providers: Mapping[str, Provider] | None = None) -> Settings:
+    """Load settings from the process's environment and these files; those of the working directory if omitted."""
+    if files is None:
+        return load_settings(plugin_providers=plugin_providers)
+    settings = _load(files, plugin_providers)
     if isinstance(settings, Settings):
         return settings
     # Raised here, without the frames in which the environment and the file are local variables: a traceback may show
@@ -112,14 +166,59 @@ def load_settings(
     raise BadRequestError(settings)
 
 
-def _load(path: Path, plugin_providers: Mapping[str, Provider] | None) -> Settings | InvalidRequest:
-    """Return the settings, or the error in the file."""
+def settings_from_environment(plugin_providers: Mapping[str, Provider] | None = None) -> Settings:
+    """Return the settings of the process's environment alone."""
+    return parse_settings(os.environ, None, plugin_providers)
+
+
+def secret_from_variable(name: str) -> Secret:
+    """Return the credential in an environment variable, which remembers the name; empty if the variable is not set.
+
+    Examples
+    --------
+    >>> bool(secret_from_variable("LLMHUB_NO_SUCH_VARIABLE"))
+    False
+    """
+    return Secret(os.environ.get(name, "").strip(), source=name)
+
+
+def read_dotenv(path: Path) -> dict[str, str]:
+    """Return the variables in a ``.env`` file; none if there is no file.
+
+    Raises
+    ------
+    BadRequestError
+        The file cannot be read.
+    """
+    try:
+        text = path.read_text(encoding="utf-8-sig") if path.is_file() else ""
+    except (UnicodeDecodeError, OSError) as error:
+        message = f"cannot be read: {_reason_without_content(error)}"
+    else:
+        return parse_dotenv(text)
+    raise invalid(str(path), message)
+
+
+def _reason_without_content(error: Exception) -> str:
+    """Return why a file cannot be read. The text of some errors holds a part of the file, and so perhaps of a key."""
+    if isinstance(error, OSError):
+        return error.strerror or type(error).__name__
+    if isinstance(error, UnicodeDecodeError):
+        return f"not UTF-8 at byte {error.start}"
+    return str(error)
+
+
+def _load(files: SettingsFiles, plugin_providers: Mapping[str, Provider] | None) -> Settings | InvalidRequest:
+    """Return the settings, or the error in a file."""
+    path = files.toml
     try:
         file = tomllib.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
-        return InvalidRequest(path=str(path), message=f"cannot be read: {error}")
+        return InvalidRequest(path=str(path), message=f"cannot be read: {_reason_without_content(error)}")
     try:
-        return parse_settings(os.environ, file, plugin_providers)
+        dotenv = read_dotenv(files.dotenv)
+        settings = parse_settings(os.environ, file, plugin_providers, dotenv=dotenv, profile=files.profile)
+        return replace(settings, files=files)
     except BadRequestError as error:
         return error.error if isinstance(error.error, InvalidRequest) else InvalidRequest(message=str(error))
 
@@ -128,6 +227,9 @@ def parse_settings(
     environ: Mapping[str, str],
     file: Mapping[str, Any] | None = None,
     plugin_providers: Mapping[str, Provider] | None = None,
+    *,
+    dotenv: Mapping[str, str] | None = None,
+    profile: str = "",
 ) -> Settings:
     """Combine environment variables with the contents of ``llmhub.toml``; variables take precedence, field by field.
 
@@ -139,6 +241,10 @@ def parse_settings(
         The parsed file.
     plugin_providers
         Providers added by plugins, by name.
+    dotenv
+        Variables of a ``.env`` file, for providers of which ``environ`` has no credential.
+    profile
+        Profile of the file whose endpoints take precedence over its others, field by field.
 
     Examples
     --------
@@ -147,16 +253,23 @@ def parse_settings(
     (True, False, 'http://localhost:8000/v1')
     """
     known = {**PROVIDERS, **(plugin_providers or {})}
-    configured = _require_table(_require_known(file or {}, FILE_SECTIONS, ""), "endpoints")
+    whole = _require_known(file or {}, FILE_SECTIONS, "")
+    configured = _require_table(whole, "endpoints")
     _require_known(configured, tuple(known), "endpoints.")
+    profiled, section = _profile_endpoints(whole, profile, known)
     endpoints: dict[str, Endpoint] = {}
     sources: dict[str, tuple[str, ...]] = {}
     for name, provider in known.items():
         variables = endpoint_variables(name, provider)
-        values = {**_fields_from_file(configured, name), **_fields_from_variables(variables, environ)}
+        own = _variables_of(variables, environ, dotenv or {})
+        values = {
+            **_fields_from_file(configured, name),
+            **_fields_from_file(profiled, name, section),
+            **_fields_from_variables(variables, own, DOTENV_FILE if own is not environ else ""),
+        }
         if _is_complete(provider, variables, values):
             endpoints[name] = Endpoint(**values)
-            sources[name] = _credential_sources(variables, environ, values)
+            sources[name] = _credential_sources(variables, own, values, in_dotenv=own is not environ)
     folder = environ.get("TIKTOKEN_CACHE_DIR") or environ.get("DATA_GYM_CACHE_DIR")
     cache = environ.get("LLMHUB_CACHE", "")
     return Settings(
@@ -207,19 +320,49 @@ def endpoint_variables(name: str, provider: Provider | None = None) -> FieldVari
     return variables
 
 
-def _fields_from_variables(variables: FieldVariables, environ: Mapping[str, str]) -> dict[str, Any]:
-    """Return the endpoint fields that variables set."""
+def _variables_of(
+    variables: FieldVariables, environ: Mapping[str, str], dotenv: Mapping[str, str]
+) -> Mapping[str, str]:
+    """Return the variables of a provider: ``environ`` itself, unless only ``.env`` has credentials of it.
+
+    Taken together otherwise, a file in the working directory could send a key of the environment to its own address.
+    """
+    secret = [variable for field_name, variable in variables if field_name in SECRET_FIELDS]
+    if any(environ.get(name, "").strip() for name in secret) or not any(dotenv.get(name) for name in secret):
+        return environ
+    return {**{name: dotenv[name] for _, name in variables if name in dotenv}, **environ}
+
+
+def _profile_endpoints(
+    file: Mapping[str, Any], profile: str, known: Mapping[str, Provider]
+) -> tuple[Mapping[str, Any], str]:
+    """Return the endpoints of a profile and the prefix of their sections; raise if the file lacks the profile."""
+    profiles = _require_table(file, "profiles")
+    for name in profiles:
+        table = _require_known(_require_table(profiles, name, "profiles."), PROFILE_SECTIONS, f"profiles.{name}.")
+        _require_known(_require_table(table, "endpoints", f"profiles.{name}."), tuple(known), "endpoints.")
+    if not profile:
+        return {}, "endpoints"
+    if profile not in profiles:
+        found = ", ".join(sorted(profiles)) or "none"
+        raise invalid(PROFILE_VARIABLE, f"{CONFIG_FILE} has no profile {profile!r}; its profiles: {found}")
+    return profiles[profile].get("endpoints", {}), f"profiles.{profile}.endpoints"
+
+
+def _fields_from_variables(variables: FieldVariables, environ: Mapping[str, str], source: str = "") -> dict[str, Any]:
+    """Return the endpoint fields that variables set; credentials name the variable, or ``source``, they come from."""
     values: dict[str, Any] = {}
     for field_name, variable in variables:
         if value := environ.get(variable, "").strip():
-            values.setdefault(field_name, Secret(value, source=variable) if field_name in SECRET_FIELDS else value)
+            is_secret = field_name in SECRET_FIELDS
+            values.setdefault(field_name, Secret(value, source=source or variable) if is_secret else value)
     return values
 
 
-def _fields_from_file(configured: Mapping[str, Any], name: str) -> dict[str, Any]:
+def _fields_from_file(configured: Mapping[str, Any], name: str, prefix: str = "endpoints") -> dict[str, Any]:
     """Return the endpoint fields that the file sets; raise for unknown fields and values that are not strings."""
-    section = f"endpoints.{name}"
-    table = _require_table(configured, name, "endpoints.")
+    section = f"{prefix}.{name}"
+    table = _require_table(configured, name, f"{prefix}.")
     values = _require_known(table, tuple(sorted(FILE_FIELDS)), f"{section}.")
     for key, value in values.items():
         texts = _require_table(values, key, f"{section}.").values() if key == "headers" else [value]
@@ -238,13 +381,13 @@ def _is_complete(provider: Provider, variables: FieldVariables, values: Mapping[
 
 
 def _credential_sources(
-    variables: FieldVariables, environ: Mapping[str, str], values: Mapping[str, Any]
+    variables: FieldVariables, environ: Mapping[str, str], values: Mapping[str, Any], *, in_dotenv: bool = False
 ) -> tuple[str, ...]:
     """Return the names of the variables, or of the file, that the credentials come from."""
     by_field: dict[str, str] = {}
     for field_name, variable in variables:
         if field_name in SECRET_FIELDS and environ.get(variable, "").strip():
-            by_field.setdefault(field_name, variable)
+            by_field.setdefault(field_name, DOTENV_FILE if in_dotenv else variable)
     secrets = (field_name for field_name in values if field_name in SECRET_FIELDS)
     return tuple(dict.fromkeys(by_field.get(field_name, CONFIG_FILE) for field_name in secrets))
 
@@ -281,7 +424,7 @@ def export_endpoint(provider: str, endpoint: Endpoint, *, carry: bool) -> Export
             if carry or not value:
                 value = CarriedSecret(value.reveal(), value.source)
             else:
-                in_variable = value.source not in {"", CONFIG_FILE}
+                in_variable = value.source not in {"", CONFIG_FILE, DOTENV_FILE}
                 value = Variable(value.source) if in_variable else OwnCredential(provider, name)
         values[name] = dict(value) if isinstance(value, Mapping) else value
     if not carry:
@@ -312,7 +455,7 @@ def import_endpoint(values: Exported) -> Endpoint:
     for name, value in values.items():
         fields[name] = value
         if isinstance(value, Variable):
-            fields[name] = Secret(os.environ.get(value.name, "").strip(), source=value.name)
+            fields[name] = secret_from_variable(value.name)
             missing = f"{value.name} was set in the process that pickled the hub and is not set in this one"
             remedy = "set it here"
         elif isinstance(value, OwnCredential):

@@ -28,6 +28,7 @@ from llmhub.core.proxies import NO_PROXIES
 from llmhub.engine.call import Middleware, Target
 from llmhub.engine.circuit_breaker import Breaker
 from llmhub.engine.client import Client
+from llmhub.engine.credential_manager import CredentialPolicy
 from llmhub.engine.decision_log import Decision
 from llmhub.engine.hooks import is_hook, to_middleware
 from llmhub.engine.limits import Limit
@@ -52,6 +53,15 @@ from llmhub.plugins import (
 )
 from llmhub.providers.registry import PROVIDERS
 from llmhub.security.redaction import Redactor, resolve_redactor
+from llmhub.security.credentials.credential_store import (
+    CredentialSource,
+    SettingsCredentials,
+    credential_sources,
+    credentials_of,
+    export_source,
+    import_source,
+    known_providers,
+)
 
 if TYPE_CHECKING:
     from llmhub.tables.plan import Plan
@@ -61,6 +71,10 @@ DEFAULT_POOL_SIZE: Final = 1024
 MIDDLEWARE_FORMS: Final = "a function send -> send, or an object with on_request, on_response or on_error"
 PickledKeys: TypeAlias = Literal["worker", "carry"]
 """What a pickled hub says about credentials."""
+CredentialArgument: TypeAlias = (
+    CredentialSource | Callable[[str], Any] | str | Sequence[CredentialSource | Callable[[str], Any] | str] | None
+)
+"""What `Hub` takes as ``credentials``."""
 COUNT_FIELDS: Final = ("concurrency", "pool_size", "max_reply_bytes")
 """Fields that must be integers from 1."""
 
@@ -129,6 +143,12 @@ class Hub:
         What to do with a request sent by a process that died before the response arrived, and which may have been
         charged: ``"resend"`` sends it again and warns, ``"error"`` fails it. Needs a cache with a ledger: `DiskCache`,
         or a `TieredCache` with one.
+    credentials
+        Where credentials are read, for providers without any in ``endpoints``: a source such as
+        `llmhub.credentials.VaultCredentials`, a function of the provider's name that returns a key, the name of a
+        plugin, or a list of these, asked in order. They take precedence over the environment's. A provider's refusal
+        (401) asks them again, once: a rotated key needs no restart. Without it, keys of the environment, ``.env`` and
+        ``llmhub.toml`` are read again after a refusal.
     providers
         Additional providers by name.
     plugins
@@ -182,6 +202,7 @@ class Hub:
     budget_usd: float | Decimal | None = None
     allow_unpriced: bool = False
     ambiguous: AmbiguousPolicy = "resend"
+    credentials: CredentialArgument = None
     providers: Mapping[str, Provider] = field(default_factory=dict)
     plugins: Plugins = field(default=NO_PLUGINS, repr=False)
     concurrency: int = 64
@@ -216,9 +237,17 @@ class Hub:
         _validate_types(self)
         if self.ambiguous == "error" and has_ledger(cast("Cache | None", self.cache)) is False:
             raise invalid("ambiguous", NO_LEDGER)
+        sources = credential_sources(self.credentials, plugins.credentials)
+        object.__setattr__(self, "credentials", sources)
         routes = routes_by_name(self.route)
         endpoints = {**self._default_endpoints(), **self.endpoints}
-        resolver = ModelResolver(known, endpoints, routes, is_simulated=self.simulator is not None)
+        resolver = ModelResolver(
+            known,
+            endpoints,
+            routes,
+            is_simulated=self.simulator is not None,
+            stored_providers=known_providers(sources),
+        )
         for candidate in {name: None for route in routes.values() for name in route.candidates}:
             resolver.resolve_provider(candidate)
         object.__setattr__(self, "resolver", resolver)
@@ -262,6 +291,7 @@ class Hub:
             ambiguous=self.ambiguous,
             job=self.job,
             redactor=self.redactor,
+            credentials=self._credential_policy(),
         )
         return Runtime(
             open_client,
@@ -275,6 +305,22 @@ class Hub:
     def redactor(self) -> Redactor | None:
         """The redactor of requests; ``None`` without."""
         return cast("Redactor | None", self.redact)
+
+    def _credential_policy(self) -> CredentialPolicy:
+        """Return where credentials are read, and for which endpoints."""
+        sources = cast("tuple[CredentialSource, ...]", self.credentials)
+        # A key of the environment goes to no address that an endpoint in code has in place of the environment's.
+        own = {name for name, endpoint in self.endpoints.items() if not sources or credentials_of(endpoint)}
+        read = {} if self.simulator is not None else self.settings.endpoints
+        with_source = {name for name, sources in self.settings.sources.items() if sources and self.settings.files}
+        named = with_source & set(read) - set(self.endpoints)
+        refreshed = {name: read[name].base_url for name in named}
+        return CredentialPolicy(
+            sources=sources,
+            fallback=SettingsCredentials(files=self.settings.files, addresses=refreshed),
+            own=frozenset(own),
+            refreshed=frozenset(refreshed),
+        )
 
     def target(self, model: str, *, allow_unconfigured: bool = False) -> Target:
         """Return the provider, endpoint and model that ``provider/model`` stands for.
@@ -344,8 +390,9 @@ class Hub:
         return self.runtime.decisions.read()
 
     def available_providers(self) -> tuple[str, ...]:
-        """Return the names of the providers with an endpoint."""
-        return tuple(sorted({name.partition("/")[0] for name in self.resolver.endpoints}))
+        """Return the names of the providers with an endpoint, or with credentials in a store that lists them."""
+        stored = self.resolver.stored_providers or frozenset()
+        return tuple(sorted({name.partition("/")[0] for name in self.resolver.endpoints} | stored))
 
     def close(self) -> None:
         """Stop its plugins, and close connections and the cache. The next call opens connections and cache again."""
@@ -380,6 +427,8 @@ def _pickled_arguments(hub: Hub, *, carry: bool) -> dict[str, Any]:
     arguments["endpoints"] = {
         name: config.export_endpoint(name, endpoint, carry=carry) for name, endpoint in hub.endpoints.items()
     }
+    sources = cast("tuple[CredentialSource, ...]", hub.credentials)
+    arguments["credentials"] = [export_source(source, carry=carry) for source in sources]
     arguments["settings"] = config.export_settings(hub.settings, carry=carry)
     arguments[IDENTITY] = hub._identity  # noqa: SLF001 - of this module
     budget = hub.spending()
@@ -398,7 +447,9 @@ def _unpickle_hub(arguments: dict[str, Any]) -> Hub:
     """Return the hub of a pickle: an equal one that was unpickled in this process before, or a new one."""
     spent, identity = arguments.pop(SPENT, 0), arguments.pop(IDENTITY, "")
     endpoints = {name: config.import_endpoint(values) for name, values in arguments["endpoints"].items()}
-    hub = Hub(**{**arguments, "endpoints": endpoints, "settings": config.import_settings(arguments["settings"])})
+    settings = config.import_settings(arguments["settings"])
+    sources = tuple(import_source(exported) for exported in arguments["credentials"])
+    hub = Hub(**{**arguments, "endpoints": endpoints, "credentials": sources, "settings": settings})
     object.__setattr__(hub, "_identity", identity)
     if hub.runtime.shared_budget is not None:
         hub.runtime.shared_budget.budget = replace(hub.runtime.shared_budget.budget, spent=spent)

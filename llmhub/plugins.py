@@ -7,7 +7,8 @@ A distribution declares what it adds in its own ``pyproject.toml``::
 
 Nothing needs to be subclassed: a provider is a `Provider`, a middleware a function of ``send`` or a hook, a store a
 function from a URL to a cache, a selector a ranking for `Route`, a scorer anything `llmhub.evals` accepts, a collector
-of metrics a `MetricsCollector`. A `ConnectorPlugin` is started with a hub and stopped with it.
+of metrics a `MetricsCollector`, a credential source an object with ``open``. A `ConnectorPlugin` is started with a hub
+and stopped with it.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from llmhub.core.provider import Provider
 from llmhub.engine.hooks import is_hook
 from llmhub.observability.instruments import MetricsCollector
 from llmhub.providers.registry import PROVIDERS
+from llmhub.security.credentials.credential_store import CredentialSource
 
 __all__ = ["BrokenPlugin", "ConnectorPlugin", "PluginWarning", "Plugins", "load_plugins"]
 
@@ -99,6 +101,11 @@ PLUGIN_KINDS: Final[Mapping[str, PluginKind]] = {
         "a MetricsCollector",
         lambda _, value: str(value.name),
     ),
+    "credentials": PluginKind(
+        "llmhub.credentials",
+        lambda value: isinstance(value, CredentialSource) or callable(value),
+        "a source of credentials, or a function of a provider's name",
+    ),
     "connectors": PluginKind(
         "llmhub.plugins",
         lambda value: isinstance(value, ConnectorPlugin),
@@ -127,6 +134,8 @@ class Plugins:
         For evaluations.
     metrics
         Collectors of the measurements of a hub.
+    credentials
+        Sources of credentials by name: ``Hub(credentials="acme")``.
     connectors
         Plugins started with a hub.
     broken
@@ -141,6 +150,7 @@ class Plugins:
     selectors: Mapping[str, Callable[..., Any]] = field(default_factory=dict)
     scorers: Mapping[str, Any] = field(default_factory=dict)
     metrics: Mapping[str, MetricsCollector] = field(default_factory=dict)
+    credentials: Mapping[str, CredentialSource | Callable[[str], Any]] = field(default_factory=dict)
     connectors: Mapping[str, ConnectorPlugin] = field(default_factory=dict)
     broken: tuple[BrokenPlugin, ...] = ()
     strict: bool = False

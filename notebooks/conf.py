@@ -80,6 +80,7 @@ MODULES = {
 } | {
     "llmhub.scorers": "llmhub.evals.scorers",
     "llmhub.tasks": "llmhub.evals.tasks",
+    "llmhub.credentials": "llmhub.security.credentials",
     "llmhub.logging": "llmhub.observability.logging",
     "llmhub.metrics": "llmhub.observability.metrics",
     "llmhub.tracing": "llmhub.observability.tracing",

@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -266,6 +267,67 @@ class _ServerThread:
 
     def _do(self, work: Coroutine[Any, Any, T]) -> T:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result(10)
+
+
+@dataclass(slots=True)
+class HttpService:
+    """An HTTP server on loopback whose replies a function makes, and the requests it received."""
+
+    url: str = ""
+    requests: list[tuple[str, str, Mapping[str, str], bytes]] = field(default_factory=list)
+
+
+Reply = tuple[int, Mapping[str, str], bytes]
+Handler = Callable[[str, str, Mapping[str, str], bytes], Reply]
+
+
+@pytest.fixture
+def http_service() -> Iterator[Callable[[Handler], HttpService]]:
+    """Return a function that starts a server: ``http_service(handle)``.
+
+    ``handle(method, path, headers, body)`` runs in a thread for each connection and returns status, headers and body;
+    names of headers are in lower case.
+    """
+    with ExitStack() as stack:
+
+        def start(handle: Handler) -> HttpService:
+            service = HttpService()
+
+            class RequestHandler(BaseHTTPRequestHandler):
+                protocol_version = "HTTP/1.1"
+
+                def answer(self) -> None:
+                    headers = {name.lower(): value for name, value in self.headers.items()}
+                    body = self.rfile.read(int(headers.get("content-length", 0)))
+                    service.requests.append((self.command, self.path, headers, body))
+                    status, more, content = handle(self.command, self.path, headers, body)
+                    self.send_response(status)
+                    for name, value in {"content-length": str(len(content)), **more}.items():
+                        self.send_header(name, value)
+                    self.end_headers()
+                    with suppress(ConnectionError):
+                        self.wfile.write(content)
+
+                do_GET = do_POST = do_PUT = answer  # noqa: N815 - names of http.server
+
+                def log_message(self, *_: object) -> None:
+                    return
+
+            server = ThreadingHTTPServer(("127.0.0.1", 0), RequestHandler)
+            server.daemon_threads = True
+            thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
+            thread.start()
+            service.url = f"http://127.0.0.1:{server.server_port}"
+
+            def stop() -> None:
+                server.shutdown()
+                thread.join()
+                server.server_close()
+
+            stack.callback(stop)
+            return service
+
+        yield start
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,6 +27,7 @@ from llmhub.cache.modes import resolve_mode, restrict
 from llmhub.cache.store import Store, StoreError
 from llmhub.core.errors import LLMError, invalid, to_exception
 from llmhub.core.protocol import interpret_token_count, prepare_token_count
+from llmhub.core.provider import Endpoint, HttpReply
 from llmhub.engine.call import Answer, Call
 from llmhub.engine.event_loop import StopSignal, run_sync
 from llmhub.engine.fan_out_types import PlannedItem
@@ -158,16 +159,20 @@ def _count_with_providers(run: TableRun, prompts: Sequence[ModelPrompts], rows: 
 
 async def _count_all(run: TableRun, calls: Sequence[Call], _stop: StopSignal) -> list[Result[int, LLMError]]:
     """Ask the providers for the input tokens of some calls, a few at a time."""
-    transport = run.hub.runtime.client.transport
+    client = run.hub.runtime.client
     slots = asyncio.Semaphore(COUNTS_IN_FLIGHT)
 
     async def count(call: Call) -> Result[int, LLMError]:
-        provider, endpoint = call.target.provider, call.target.endpoint
-        prepared = prepare_token_count(provider, endpoint, call.request, time.time())
-        if not is_successful(prepared):
-            return Failure(prepared.failure())
+        provider = call.target.provider
+
+        async def send(endpoint: Endpoint) -> Result[HttpReply, LLMError]:
+            prepared = prepare_token_count(provider, endpoint, call.request, time.time())
+            if not is_successful(prepared):
+                return Failure(prepared.failure())
+            return await client.transport.fetch(provider.name, prepared.unwrap(), endpoint)
+
         async with slots:
-            reply = await transport.fetch(provider.name, prepared.unwrap(), endpoint)
+            reply = await client.credentials.send(call.target, send)
         return reply.bind(partial(interpret_token_count, provider))
 
     return list(await asyncio.gather(*map(count, calls)))

@@ -7,11 +7,14 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, overload
 
+from returns.pipeline import is_successful
+
 from llmhub.api.default_hub import current_hub
 from llmhub.core.errors import invalid
 from llmhub.core.model_metadata import ModelMetadata
 from llmhub.core.provider import Endpoint
 from llmhub.engine import health
+from llmhub.engine.call import Target
 from llmhub.engine.event_loop import run_in_background, run_sync
 from llmhub.engine.health import DEFAULT_TIMEOUT, Health
 from llmhub.engine.transport import TransportConfig
@@ -151,6 +154,12 @@ async def _check(name: str, hub: Hub) -> Health:
     provider, _ = hub.provider(f"{provider_name}/any")
     known = hub.resolver.endpoints
     endpoint = known.get(name) or known.get(provider_name) or Endpoint()
+    if hub.credentials:
+        target = Target(provider, endpoint, "any", name if name in known else f"{provider_name}/any")
+        found = await hub.runtime.client.credentials.endpoint(target)
+        if not is_successful(found):
+            return Health(provider=provider_name, error=found.failure())
+        endpoint = found.unwrap()
     settings = hub.settings
     transport = TransportConfig(timeout=DEFAULT_TIMEOUT, proxies=settings.proxies, ca_file=settings.ca_file)
     return await health.health_check(provider, endpoint, transport)

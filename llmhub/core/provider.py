@@ -24,7 +24,9 @@ from llmhub.core.types import NO_USAGE, CompletionRequest, CompletionResponse, P
 if TYPE_CHECKING:
     from llmhub.core.batch import BatchApi
 
-SECRET_FIELDS: Final = ("api_key", "access_key_id", "secret_access_key", "session_token", "signing_secret")
+CREDENTIAL_FIELDS: Final = ("api_key", "access_key_id", "secret_access_key", "session_token", "access_token")
+"""Fields of an endpoint that the provider knows the caller by."""
+SECRET_FIELDS: Final = (*CREDENTIAL_FIELDS, "signing_secret")
 """Fields of an endpoint that are credentials."""
 URL_PARTS: Final = re.compile(r"(?P<scheme>[^/?#]*//)(?:[^/?#]*@)?(?P<address>[^?#]*)")
 """Matches a URL up to its query, with the user name and password apart."""
@@ -54,6 +56,8 @@ class Endpoint:
         Sent with every request, after the provider's own.
     signing_key_id, signing_secret
         With them, requests are signed for a gateway that verifies signatures (RFC 9421, HMAC-SHA256).
+    access_token
+        OAuth token, such as one of Azure AD, that is sent as ``Authorization: Bearer`` in place of a key.
     simulated
         Whether a simulator answers at the address (see `llmhub.sim.endpoints`). Its responses are stored apart from
         those of the real model, and results and plots say that they are simulated.
@@ -84,6 +88,7 @@ class Endpoint:
     session_token: Secret
     headers: Mapping[str, str]
     cache_key_names: tuple[str, ...]
+    access_token: Secret
     simulated: bool
     signing_key_id: str
     signing_secret: Secret
@@ -101,6 +106,7 @@ class Endpoint:
         headers: Mapping[str, str] | None = None,
         cache_key_names: Sequence[str] | None = (),
         *,
+        access_token: str | Secret | None = "",
         simulated: bool = False,
         signing_key_id: str | None = "",
         signing_secret: str | Secret | None = "",
@@ -117,6 +123,7 @@ class Endpoint:
         set_field(self, "session_token", _secret("session_token", session_token))
         set_field(self, "headers", _headers(headers))
         set_field(self, "cache_key_names", _names("cache_key_names", cache_key_names))
+        set_field(self, "access_token", _secret("access_token", access_token))
         set_field(self, "simulated", bool(simulated))
         set_field(self, "signing_key_id", _text("signing_key_id", signing_key_id))
         set_field(self, "signing_secret", _secret("signing_secret", signing_secret))

@@ -19,8 +19,9 @@ from returns.result import Failure, Result, Success
 from llmhub.core.batch import Batch, BatchApi, BatchLimits, BatchRow, BatchStatus, BatchStep, BatchWire
 from llmhub.core.errors import NOT_CONNECTED, TRANSIENT, Cancelled, LLMError
 from llmhub.core.protocol import error_from_reply
-from llmhub.core.provider import HttpReply, HttpRequest
+from llmhub.core.provider import Endpoint, HttpReply, HttpRequest
 from llmhub.engine.call import Target
+from llmhub.engine.credential_manager import CredentialManager
 from llmhub.engine.event_loop import run_in_thread
 from llmhub.engine.transport import Transport
 
@@ -75,6 +76,8 @@ class BatchClient:
     ----------
     transport
         The connections.
+    credentials
+        The credentials of the target.
     target
         The target.
     pause
@@ -84,6 +87,7 @@ class BatchClient:
     """
 
     transport: Transport
+    credentials: CredentialManager
     target: Target
     pause: Callable[[float], Awaitable[bool]]
     embeds: bool = False
@@ -111,9 +115,13 @@ class BatchClient:
         encoded = step.encode(batch)
         if encoded.has_rows:
             size = len(encoded.head) + rows.size + len(encoded.tail)
-            request, endpoint = self._authorized(encoded.http), self.target.endpoint
-            body = _body(encoded.head, rows, encoded.tail)
-            sent = await self.transport.upload(self._pool, request, endpoint, body, size)
+
+            def upload(endpoint: Endpoint) -> Awaitable[Result[HttpReply, LLMError]]:
+                body = _body(encoded.head, rows, encoded.tail)
+                request = self._authorized(encoded.http, endpoint)
+                return self.transport.upload(self._pool, request, endpoint, body, size)
+
+            sent = await self.credentials.send(self.target, upload)
         else:
             sent = await self._send(encoded.http)
         return sent.bind(self._checked).bind(step.decode)
@@ -211,8 +219,7 @@ class BatchClient:
                 del rest[:end]
                 await on_rows(lambda: self._decode_lines(lines))
 
-        request = self._authorized(self.wire.results(batch, file, ""))
-        sent = await self.transport.download(self._pool, request, self.target.endpoint, on_piece)
+        sent = await self._download(self.wire.results(batch, file, ""), on_piece)
         checked = sent.bind(self._checked)
         if is_successful(checked) and rest:
             last = bytes(rest)
@@ -238,8 +245,7 @@ class BatchClient:
             async def on_piece(piece: bytes, pieces: list[bytes] = pieces) -> None:
                 pieces.append(piece)
 
-            request = self._authorized(self.wire.results(batch, file, cursor))
-            sent = await self.transport.download(self._pool, request, self.target.endpoint, on_piece)
+            sent = await self._download(self.wire.results(batch, file, cursor), on_piece)
             checked = sent.bind(self._checked)
             if not is_successful(checked):
                 return checked
@@ -258,12 +264,23 @@ class BatchClient:
     def _pool(self) -> str:
         return f"{self.target.provider.name} batches"
 
-    def _authorized(self, request: HttpRequest) -> HttpRequest:
+    def _authorized(self, request: HttpRequest, endpoint: Endpoint) -> HttpRequest:
         authorize = self.api.authorize or self.target.provider.authorize
-        return authorize(self.target.endpoint, request, time.time())
+        return authorize(endpoint, request, time.time())
 
     async def _send(self, request: HttpRequest) -> Result[HttpReply, LLMError]:
-        return await self.transport.fetch(self._pool, self._authorized(request), self.target.endpoint)
+        def fetch(endpoint: Endpoint) -> Awaitable[Result[HttpReply, LLMError]]:
+            return self.transport.fetch(self._pool, self._authorized(request, endpoint), endpoint)
+
+        return await self.credentials.send(self.target, fetch)
+
+    async def _download(
+        self, request: HttpRequest, on_piece: Callable[[bytes], Awaitable[None]]
+    ) -> Result[HttpReply, LLMError]:
+        def download(endpoint: Endpoint) -> Awaitable[Result[HttpReply, LLMError]]:
+            return self.transport.download(self._pool, self._authorized(request, endpoint), endpoint, on_piece)
+
+        return await self.credentials.send(self.target, download)
 
     def _checked(self, reply: HttpReply) -> Result[HttpReply, LLMError]:
         if 200 <= reply.status < 300:  # noqa: PLR2004 - HTTP success

@@ -548,7 +548,7 @@ class BatchRun:
         self._tasks.add(asyncio.get_running_loop().create_task(work))
 
     def _batch_client(self, target: Target, *, embeds: bool) -> BatchClient:
-        return BatchClient(self._client.transport, target, self._pause, embeds)
+        return BatchClient(self._client.transport, self._client.credentials, target, self._pause, embeds)
 
     def _found(self, record: BatchRecord, target: Target) -> _OpenBatch:
         return _OpenBatch(record, target, self._batch_client(target, embeds=EMBEDS in record.values))

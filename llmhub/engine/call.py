@@ -128,6 +128,8 @@ class Call:
     embedding
         Options of a call for embeddings, whose request is one message with a part for each text; ``None`` for a
         completion.
+    has_other_credentials
+        Whether the target's endpoint has other credentials than the one that ``prepared`` was made for.
     """
 
     target: Target
@@ -143,6 +145,7 @@ class Call:
     on_deltas: Callable[[Sequence[Delta]], None] | None = None
     cache_scope: str = ""
     embedding: EmbedOptions | None = None
+    has_other_credentials: bool = False
 
     @property
     def is_delivered(self) -> bool:
@@ -173,6 +176,16 @@ class Call:
             prepared = PreparedText(request, prepared.for_target(target).http, prepared.text, prepared.for_target)
         return self._copy(target, request, prepared, None, self.on_sent, self.requested_target or self.target)
 
+    def with_endpoint(self, endpoint: Endpoint) -> Call:
+        """Return the call with other credentials: ``endpoint`` differs from the target's in nothing else."""
+        old = self.target
+        if endpoint is old.endpoint:
+            return self
+        target = Target(old.provider, endpoint, old.model, old.name)
+        call = self._copy(target, self.request, self.prepared, self.key, self.on_sent, self.requested_target)
+        object.__setattr__(call, "has_other_credentials", True)
+        return call
+
     def with_key(self, key: bytes) -> Call:
         """Return the call with its cache key."""
         return self._copy(self.target, self.request, self.prepared, key, self.on_sent, self.requested_target)
@@ -194,6 +207,7 @@ class Call:
         return Call(
             target, request, self.on_chunk, self.stream, prepared, key, self.budgets, on_sent, self.sample,
             requested_target, self.on_deltas, self.cache_scope, self.embedding,
+            self.has_other_credentials,
         )  # fmt: skip
 
 

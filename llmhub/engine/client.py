@@ -31,6 +31,7 @@ from llmhub.engine.cache_middleware import CACHE_LOOKUPS, CacheLookups, cache_mi
 from llmhub.engine.cache_writer import CacheWriter
 from llmhub.engine.call import Answer, Call, Middleware, Send, Target, chain
 from llmhub.engine.circuit_breaker import HEALTH_ORDER, Breaker, Circuit, CircuitHealth, circuit_breaker_middleware
+from llmhub.engine.credential_manager import NO_POLICY, CredentialManager, CredentialPolicy, credential_middleware
 from llmhub.engine.decision_log import RecordDecision
 from llmhub.engine.event_loop import StopSignal, background_loop, submit
 from llmhub.engine.fan_out import DRAIN_TIMEOUT_S, SWEEP_INTERVAL_S
@@ -144,6 +145,8 @@ class Client:
         What to do with a request whose sender ended before the response arrived.
     job
         The job that this process works for, among those that share rate limits.
+    credentials
+        Where the credentials of targets are read.
     budgets
         Budgets for calls that have none of their own.
     record_decision
@@ -167,6 +170,7 @@ class Client:
         middleware: Sequence[Middleware],
         ambiguous: AmbiguousPolicy,
         job: str = "",
+        credentials: CredentialPolicy = NO_POLICY,
         budgets: Budgets,
         record_decision: RecordDecision,
         observers: Observers = no_observers,
@@ -183,6 +187,7 @@ class Client:
             WriteAheadLog(replace(self.store, claims=None, ledger=None)) if self.store is not None else None
         )
         self.transport = Transport(transport)
+        self.credentials = CredentialManager(credentials, self.transport, resolver.endpoints, record_decision)
         limiter = self.store.limiter if self.store is not None else None
         self.shared_limits = shared = SharedLimits(limiter, job) if limiter is not None else None
         self.rate_limiter = RateLimiter(
@@ -195,7 +200,9 @@ class Client:
         )
         self.has_routes = bool(resolver.routes)
         self._legacy_keyers = _legacy_keyers(resolver)
-        self.finalizer = weakref.finalize(self, _close, self.loop, self.transport, self.write_ahead, shared)
+        self.finalizer = weakref.finalize(
+            self, _close, self.loop, self.transport, self.credentials, self.write_ahead, shared
+        )
         self._resolver = resolver
         self._breaker = breaker
         self._budgets = budgets
@@ -231,6 +238,7 @@ class Client:
         has_ledger = self.store is not None and self.store.ledger is not None
         return chain(
             self.transport.send,
+            *((credential_middleware(self.credentials, target),) if self.credentials.manages(target) else ()),
             admission_middleware,
             *((self._metrics.middleware(target),) if self.has_routes else ()),
             *((circuit_breaker_middleware(self._circuit(target), time.monotonic),) if self._breaker else ()),
@@ -557,10 +565,15 @@ def _legacy_keyers(resolver: ModelResolver) -> dict[str, RequestKeyer]:
 
 
 def _close(
-    loop: asyncio.AbstractEventLoop, transport: Transport, log: WriteAheadLog | None, shared: SharedLimits | None
+    loop: asyncio.AbstractEventLoop,
+    transport: Transport,
+    credentials: CredentialManager,
+    log: WriteAheadLog | None,
+    shared: SharedLimits | None,
 ) -> None:
     """Close connections and the store, from any thread."""
     if loop is background_loop() and loop.is_running():
+        _wait_on_loop(credentials.close())
         _wait_on_loop(transport.close())
         if log is not None:
             _wait_on_loop(log.close())

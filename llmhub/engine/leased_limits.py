@@ -55,7 +55,7 @@ STALE_S: Final = 1.0
 """A slot that was not used for so long is given back, since many late slots used at once would be a burst."""
 FLUSH_S: Final = 0.5
 """Time after which what was not used is given back, if no booking follows."""
-UNSCOPED: Final = frozenset({"session_token", "signing_secret"})
+UNSCOPED: Final = frozenset({"session_token", "access_token", "signing_secret"})
 """Credentials that do not tell accounts apart."""
 REFUSED_PAUSE_S: Final = 1.0
 """Pause after a rate-limit error without ``Retry-After``."""

@@ -35,12 +35,15 @@ class ModelResolver:
         Routes by the name they are requested under: a name of their own, or ``provider/model``.
     is_simulated
         Whether providers without an endpoint are refused, because a simulator takes the place of all providers.
+    stored_providers
+        Providers whose credentials are in a credential store; ``None`` if that is not known before one is asked.
     """
 
     providers: Mapping[str, Provider]
     endpoints: Mapping[str, Endpoint]
     routes: Mapping[str, Route] = field(default_factory=dict)
     is_simulated: bool = False
+    stored_providers: frozenset[str] | None = frozenset()
     _resolved: dict[str, ResolvedRoute | None] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def resolve(self, model: str, *, allow_unconfigured: bool = False) -> Target:
@@ -137,7 +140,8 @@ class ModelResolver:
         if endpoint is None and self.is_simulated:
             simulated = ", ".join(sorted(self.endpoints))
             raise invalid("model", f"{model!r}: {name!r} is not simulated; simulated are {simulated}")
-        if endpoint is None and provider.required_env and not allow_unconfigured:
+        is_stored = self.stored_providers is None or name in self.stored_providers
+        if endpoint is None and provider.required_env and not (allow_unconfigured or is_stored):
             raise AuthenticationError(
                 AuthFailed(
                     provider=name,

@@ -83,6 +83,8 @@ HTTP_ERRORS: Final = 400
 """The first status code that is an error."""
 HTTP_SERVER_ERRORS: Final = 500
 """The first status code of an error that is not the caller's."""
+UNAUTHORIZED_HEADERS: Final = ("content-type",)
+"""Headers of a completion's request before it is authorized."""
 RATE_LIMIT_HEADER: Final = re.compile("rate-?limit|retry", re.IGNORECASE)
 """Matches the name of every header with rate limit information."""
 
@@ -648,6 +650,7 @@ def _secrets(endpoint: Endpoint) -> tuple[str, ...]:
         endpoint.access_key_id.reveal(),
         endpoint.session_token.reveal(),
         endpoint.signing_secret.reveal(),
+        endpoint.access_token.reveal(),
         *endpoint.headers.values(),
         *url_secrets(endpoint.base_url),
     )
@@ -655,7 +658,8 @@ def _secrets(endpoint: Endpoint) -> tuple[str, ...]:
 
 def _long_keys(endpoint: Endpoint) -> list[bytes]:
     """Return the keys of an endpoint that are too long to occur in a response by chance."""
-    keys = (endpoint.api_key.reveal(), endpoint.secret_access_key.reveal(), endpoint.session_token.reveal())
+    secrets = (endpoint.api_key, endpoint.secret_access_key, endpoint.session_token, endpoint.access_token)
+    keys = [secret.reveal() for secret in secrets]
     return [key.encode() for key in keys if len(key) >= MIN_ECHOED_KEY_LENGTH]
 
 
@@ -726,7 +730,8 @@ def prepare_call(call: Call, now: float, *, stream: bool) -> Result[HttpRequest,
         return prepare_embedding(call.target.provider, call.target.endpoint, embed_request, now)
     prepared = call.valid_prepared
     if prepared is not None and stream == call.stream:
-        return prepared.http(prepared.text, now)
+        request = prepared.http(prepared.text, now)
+        return request.map(partial(_authorized_again, call.target, now)) if call.has_other_credentials else request
     return prepare(call.target.provider, call.target.endpoint, call.request, now, stream=stream)
 
 
@@ -743,6 +748,12 @@ def _signed(request: HttpRequest, endpoint: Endpoint) -> HttpRequest:
         nonce=token_urlsafe(NONCE_BYTES),
     )
     return replace(request, headers={**request.headers, **added})
+
+
+def _authorized_again(target: Target, now: float, request: HttpRequest) -> HttpRequest:
+    """Return a prepared request with the credentials of the target in place of those it was prepared with."""
+    unauthorized = replace(request, headers={name: request.headers[name] for name in UNAUTHORIZED_HEADERS})
+    return target.provider.authorize(target.endpoint, unauthorized, now)
 
 
 def _interpret(call: Call, reply: HttpReply) -> Outcome:

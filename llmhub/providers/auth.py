@@ -54,12 +54,13 @@ def bearer_token(endpoint: Endpoint, request: HttpRequest, _now: float) -> HttpR
     >>> bearer_token(Endpoint(api_key="k"), HttpRequest("POST", "http://localhost", {}), 0.0).headers
     {'authorization': 'Bearer k'}
     """
-    headers = {"authorization": f"Bearer {endpoint.api_key.reveal()}"} if endpoint.api_key else {}
+    token = endpoint.access_token or endpoint.api_key
+    headers = {"authorization": f"Bearer {token.reveal()}"} if token else {}
     return _with_headers(request, headers, endpoint.headers)
 
 
 def api_key_header(name: str) -> Authorize:
-    """Return a function that sends the key in the header ``name``.
+    """Return a function that sends the key in the header ``name``, or an OAuth token as ``Authorization: Bearer``.
 
     Examples
     --------
@@ -68,6 +69,8 @@ def api_key_header(name: str) -> Authorize:
     """
 
     def authorize(endpoint: Endpoint, request: HttpRequest, _now: float) -> HttpRequest:
+        if endpoint.access_token:
+            return bearer_token(endpoint, request, _now)
         return _with_headers(request, {name: endpoint.api_key.reveal()} if endpoint.api_key else {}, endpoint.headers)
 
     return authorize

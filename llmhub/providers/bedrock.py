@@ -27,7 +27,7 @@ AWS_HOST: Final = ".amazonaws.com"
 
 def authorize(endpoint: Endpoint, request: HttpRequest, now: float) -> HttpRequest:
     """Send a Bedrock API key where the endpoint has one, else sign with its AWS credentials."""
-    return (bearer_token if endpoint.api_key else _sign)(endpoint, request, now)
+    return (bearer_token if endpoint.api_key or endpoint.access_token else _sign)(endpoint, request, now)
 
 
 def _url(endpoint: Endpoint, request: CompletionRequest, stream: bool) -> str:

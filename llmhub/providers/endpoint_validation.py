@@ -81,7 +81,8 @@ def _credentials_error(provider: Provider, endpoint: Endpoint) -> LLMError | Non
         return AuthFailed(path=f"$.endpoint.{missing}", message="half of the AWS credentials is missing", hint=hint)
     signs = endpoint.access_key_id and any("AWS_ACCESS_KEY_ID" in group for group in provider.required_env)
     has_header = CREDENTIAL_HEADERS & {name.lower() for name in endpoint.headers}
-    if not provider.required_env or endpoint.api_key or signs or has_header:
+    has_key = endpoint.api_key or endpoint.access_token
+    if not provider.required_env or has_key or signs or has_header:
         return None
     hint = Hint("api_key", provider=provider.name, environment=provider.required_env)
     return AuthFailed(path="$.endpoint.api_key", message=f"{provider.name} needs credentials", hint=hint)
