@@ -312,7 +312,7 @@ class Hub:
         # A key of the environment goes to no address that an endpoint in code has in place of the environment's.
         own = {name for name, endpoint in self.endpoints.items() if not sources or credentials_of(endpoint)}
         read = {} if self.simulator is not None else self.settings.endpoints
-        with_source = {name for name, sources in self.settings.sources.items() if sources and self.settings.files}
+        with_source = {name for name, names in self.settings.sources.items() if names and self.settings.files}
         named = with_source & set(read) - set(self.endpoints)
         refreshed = {name: read[name].base_url for name in named}
         return CredentialPolicy(

@@ -171,7 +171,6 @@ class CredentialManager:
             if error is not None:
                 return Failure(error)
         if not state.credentials or state.credentials.is_same(old):
-            state.ask_again_at = self._clock() + RETRY_S
             return Success(None)
         return Success(state.endpoint)
 
@@ -237,13 +236,16 @@ class CredentialManager:
             self._record_decision("credentials", name, f"not read: {error.message}")
             return error
         found = result.unwrap() or NO_CREDENTIALS
-        if state.credentials is not None and found and not found.is_same(state.credentials):
+        old = state.credentials
+        is_refused = after_refusal and (not found or (old is not None and found.is_same(old)))
+        if old is not None and found and not found.is_same(old):
             self._record_decision("credentials", name, "renewed")
         if found or state.credentials is None or not after_refusal:
             is_own = not found or found.is_same(credentials_of(target.endpoint))
             state.credentials = found
             state.endpoint = target.endpoint if is_own else with_credentials(target.endpoint, found)
-        state.failure, state.ask_again_at, state.refresh_at = None, -inf, self._refresh_at(found, now)
+        state.failure, state.refresh_at = None, self._refresh_at(state.credentials, now)
+        state.ask_again_at = now + RETRY_S if is_refused else -inf
         return None
 
     @staticmethod
