@@ -91,10 +91,10 @@ from .observability import metrics as metrics
 from .observability import tracing as tracing
 from .plugins import PluginWarning as PluginWarning
 from .plugins import load_plugins as load_plugins
+from .security import credentials as credentials
 from .security.patterns import RedactionPattern as RedactionPattern
 from .security.redaction import Redactor as Redactor
 from .security.redaction import presidio_recognizer as presidio_recognizer
-from .security import credentials as credentials
 from .tables.pandas_types import to_pandas as to_pandas
 from .tables.rows import Row as Row
 from .tables.tokenizers import EstimateWarning as EstimateWarning

@@ -2,6 +2,8 @@
 
 `llmhub.providers.registry.ENVIRONMENT_VARIABLES` lists the variables of each provider. `parse_settings` is a pure
 function of mappings; `load_settings` reads the process's environment and the file.
+
+The file is long because no other may read the environment.
 """
 
 from __future__ import annotations
@@ -34,6 +36,8 @@ FILE_FIELDS: Final = ENDPOINT_FIELDS - {"simulated"}
 """Fields of an endpoint that ``llmhub.toml`` sets."""
 CACHE_FOLDERS: Final = ("LOCALAPPDATA", "XDG_CACHE_HOME")
 """Variables that name the platform's folder for caches."""
+CREDENTIALS_FILE_VARIABLE: Final = "LLMHUB_CREDENTIALS_FILE"
+PASSPHRASE_VARIABLE: Final = "LLMHUB_CREDENTIALS_PASSPHRASE"  # noqa: S105 - the name of a variable
 CERTIFICATE_VARIABLES: Final = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
 """Variables with a file of trusted certificates; the first that is set applies, in place of the system's."""
 CREDENTIAL_HEADER: Final = re.compile("auth|key|token|secret|cookie|password|signature", re.IGNORECASE)
@@ -578,6 +582,24 @@ def data_folder() -> Path:
         return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share") / "llmhub"
     except RuntimeError:
         raise invalid("access.store", "this user has no home directory; name a file or redis://...") from None
+
+
+def credentials_path() -> Path:
+    """Return the file of ``llmhub credentials``.
+
+    Examples
+    --------
+    >>> credentials_path().suffix
+    '.json'
+    """
+    named = os.environ.get(CREDENTIALS_FILE_VARIABLE)
+    if named:
+        return Path(named).expanduser()
+    if sys.platform == "win32":
+        folder = Path(os.environ.get("APPDATA") or Path.home() / "AppData" / "Roaming")
+    else:
+        folder = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config")
+    return folder / "llmhub" / "credentials.json"
 
 
 def _cache_folder(environ: Mapping[str, str]) -> Path:

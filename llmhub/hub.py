@@ -52,7 +52,6 @@ from llmhub.plugins import (
     shutdown_connectors,
 )
 from llmhub.providers.registry import PROVIDERS
-from llmhub.security.redaction import Redactor, resolve_redactor
 from llmhub.security.credentials.credential_store import (
     CredentialSource,
     SettingsCredentials,
@@ -62,6 +61,8 @@ from llmhub.security.credentials.credential_store import (
     import_source,
     known_providers,
 )
+from llmhub.security.credentials.encrypted_file import default_file
+from llmhub.security.redaction import Redactor, resolve_redactor
 
 if TYPE_CHECKING:
     from llmhub.tables.plan import Plan
@@ -571,7 +572,13 @@ def hub_from_environment() -> Hub:
     """Return the hub that the environment describes, with a cache in the user's cache folder."""
     plugins = load_enabled_plugins()
     settings = config.load_settings(plugin_providers=plugins.providers)
-    return Hub(settings=settings, plugins=plugins, cache=settings.cache_url or settings.cache_path)
+    cache = settings.cache_url or settings.cache_path
+    return Hub(settings=settings, plugins=plugins, cache=cache, credentials=default_credentials(settings))
+
+
+def default_credentials(settings: config.Settings) -> tuple[CredentialSource, ...]:
+    """Return the file of ``llmhub credentials``, for the providers that the environment has no credentials of."""
+    return default_file(except_for=frozenset(name for name, sources in settings.sources.items() if sources))
 
 
 def load_enabled_plugins() -> Plugins:

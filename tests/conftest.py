@@ -56,6 +56,9 @@ VARIABLE_NAMES = {
     *NO_PROXY_VARIABLES,
     *CERTIFICATE_VARIABLES,
     "LLMHUB_CACHE",
+    "LLMHUB_CREDENTIALS_FILE",
+    "LLMHUB_CREDENTIALS_PASSPHRASE",
+    "LLMHUB_PROFILE",
     "LLMHUB_LOG",
     "LLMHUB_PLUGINS",
     "TIKTOKEN_CACHE_DIR",
@@ -78,6 +81,7 @@ def bare_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]
         for name in VARIABLE_NAMES:
             patch.delenv(name, raising=False)
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("caches")))
+        patch.setenv("LLMHUB_CREDENTIALS_FILE", str(tmp_path_factory.mktemp("credentials") / "credentials.json"))
         yield
 
 

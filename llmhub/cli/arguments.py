@@ -64,6 +64,7 @@ EXAMPLES: Final = {
     "keys": "llmhub keys create --name ada --team research --budget-per-month 50\n  llmhub keys list\n"
     "  llmhub keys rotate k7x2m4n8p3qa --grace 1d",
     "doctor": "llmhub doctor\n  llmhub doctor --simulator http://127.0.0.1:8000",
+    "credentials": "llmhub credentials set openai\n  llmhub credentials list\n  llmhub credentials rotate openai",
     "batches": "llmhub batches ls\n  llmhub batches collect --wait\n  llmhub batches cancel batch_6780bb2f",
     "cache": "llmhub cache stats\n  llmhub cache export --model 'openai/*' --out answers.parquet\n"
     "  llmhub cache purge --older-than 90d --yes\n  llmhub cache verify --cache redis://localhost:6379/0",
@@ -591,6 +592,32 @@ def _new_key_arguments(parser: CommandParser) -> None:
     parser.add_argument("--must-sign", action="store_true", default=None, help="accept signed requests only")
 
 
+CREDENTIAL_ACTIONS: Final = {
+    "set": "store a credential of a provider, read from a prompt or standard input",
+    "list": "list the providers with stored credentials",
+    "rm": "remove a provider",
+    "rotate": "replace a stored credential; without a provider, encrypt the file with a new key",
+}
+"""What each action of ``llmhub credentials`` does."""
+
+
+def _credentials(parser: CommandParser) -> None:
+    parser.add_argument(
+        "action", choices=tuple(CREDENTIAL_ACTIONS), help="; ".join(f"{k}: {v}" for k, v in CREDENTIAL_ACTIONS.items())
+    )
+    parser.add_argument("provider", nargs="?", metavar="PROVIDER", help="such as openai")
+    parser.add_argument(
+        "--field", default="api_key", metavar="NAME", help="credential to store (api_key); for AWS access_key_id, ..."
+    )
+    parser.add_argument(
+        "--file", type=Path, metavar="FILE", help="encrypted file (LLMHUB_CREDENTIALS_FILE, or in the user's folder)"
+    )
+    parser.add_argument(
+        "--passphrase", action="store_true", help="encrypt with a passphrase instead of a key in the system's keyring"
+    )
+    parser.add_argument("--json", action="store_true", help="write JSON (list)")
+
+
 COMMANDS: Final = {
     "complete": ("send one prompt, and write the answer", _complete),
     "demo": ("run 120 prompts against simulated providers, and write tables and plots", _demo),
@@ -610,6 +637,7 @@ COMMANDS: Final = {
     "keys": ("make, list, revoke and rotate the keys of a service", _keys),
     "doctor": ("check which providers are available, and what is missing", _doctor),
     "batches": ("list, collect or cancel batches at providers", _batches),
+    "credentials": ("store credentials in an encrypted file, list, remove or rotate them", _credentials),
     "cache": ("inspect, check, export or delete cached responses", _cache),
     "dashboards": ("write dashboards for Grafana, and rules for Prometheus", _exported),
     "deploy": ("write a container file, manifests and a compose file for the service", _exported),

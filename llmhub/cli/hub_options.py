@@ -16,7 +16,7 @@ from llmhub.core.errors import invalid
 from llmhub.core.provider import Endpoint
 from llmhub.core.proxies import NO_PROXIES
 from llmhub.engine.limits import Limit
-from llmhub.hub import DEFAULT_POOL_SIZE, Hub, load_enabled_plugins
+from llmhub.hub import DEFAULT_POOL_SIZE, Hub, default_credentials, load_enabled_plugins
 from llmhub.providers.registry import PROVIDERS
 from llmhub.sim import SIMULATED, endpoints
 
@@ -42,6 +42,7 @@ def build_hub(args: argparse.Namespace) -> Hub:
         plugins=plugins,
         settings=settings,
         endpoints=overrides,
+        credentials=None if args.simulator else default_credentials(settings),
         cache=None if args.no_cache else args.cache or _default_cache(args, settings),
         limits={name: Limit(rpm=rpm, tpm=tpm) for name in models} if has_limit else {},
         pool_size=max(DEFAULT_POOL_SIZE, getattr(args, "concurrency", None) or 0),

@@ -6,3 +6,5 @@ from .credential_store import DotenvCredentials as DotenvCredentials
 from .credential_store import EnvironmentCredentials as EnvironmentCredentials
 from .credential_store import FunctionCredentials as FunctionCredentials
 from .credential_store import SettingsCredentials as SettingsCredentials
+from .encrypted_file import EncryptedFileCredentials as EncryptedFileCredentials
+from .encrypted_file import StoredProvider as StoredProvider
