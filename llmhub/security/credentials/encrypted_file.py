@@ -243,7 +243,7 @@ def _derived_key(passphrase: str, place: Mapping[str, Any]) -> Secret:
 
 
 def _keyring_key(key_id: str) -> Secret:
-    found = _keyring(lambda keyring: Secret(keyring.get_password(KEYRING_SERVICE, key_id) or ""))
+    found: Secret = _keyring(lambda keyring: Secret(keyring.get_password(KEYRING_SERVICE, key_id) or ""))
     if not found:
         raise invalid("keyring", f"has no key {key_id!r} of {KEYRING_SERVICE!r}, which the file is encrypted with")
     return found
