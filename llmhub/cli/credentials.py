@@ -14,7 +14,7 @@ from dataclasses import asdict
 from llmhub.cli.console import print_json, print_message, print_result
 from llmhub.config import PASSPHRASE_VARIABLE, endpoint_variables, secret_from_variable
 from llmhub.core.errors import invalid
-from llmhub.core.provider import SECRET_FIELDS
+from llmhub.core.provider import CREDENTIAL_FIELDS
 from llmhub.core.secret import Secret
 from llmhub.engine.model_resolver import unknown_provider_message
 from llmhub.formatting.text_tables import text_table
@@ -61,7 +61,9 @@ def _set(file: EncryptedFileCredentials, args: argparse.Namespace) -> int:
     if args.action == "rotate" and args.provider not in {item.name for item in file.list()}:
         raise invalid("provider", f"{file.path} has no credentials of {args.provider!r}; `credentials set` stores them")
     provider = known[args.provider]
-    fields = {name for name, _ in endpoint_variables(args.provider, provider) if name in SECRET_FIELDS} | {"api_key"}
+    fields = {name for name, _ in endpoint_variables(args.provider, provider) if name in CREDENTIAL_FIELDS} | {
+        "api_key"
+    }
     if args.field not in fields | {"access_token"}:
         raise invalid("field", f"{args.provider} has none named {args.field!r}; it has {', '.join(sorted(fields))}")
     file.set(args.provider, **{args.field: _read_secret(f"{args.provider} {args.field}: ")})

@@ -26,7 +26,7 @@ from returns.result import Result
 from llmhub.config import PASSPHRASE_VARIABLE, credentials_path, secret_from_variable
 from llmhub.core.errors import LLMError, invalid
 from llmhub.core.optional_imports import import_optional
-from llmhub.core.provider import SECRET_FIELDS
+from llmhub.core.provider import CREDENTIAL_FIELDS
 from llmhub.core.secret import Secret
 from llmhub.security.credentials.credential_store import (
     CredentialContext,
@@ -149,8 +149,8 @@ class EncryptedFileCredentials:
         """
         texts: dict[str, str] = {}
         for name, value in values.items():
-            if name not in SECRET_FIELDS:
-                raise invalid(name, f"is not a credential; those are {', '.join(SECRET_FIELDS)}")
+            if name not in CREDENTIAL_FIELDS:
+                raise invalid(name, f"is not a credential; those are {', '.join(CREDENTIAL_FIELDS)}")
             text = value.reveal() if isinstance(value, Secret) else str(value)
             if not text.strip():
                 raise invalid(name, "is empty")
