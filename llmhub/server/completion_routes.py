@@ -258,11 +258,13 @@ async def generate_content(service: Service, request: web.Request, context: Requ
     if action not in GEMINI_ACTIONS:
         raise invalid("path", f"must end in {' or '.join(GEMINI_ACTIONS)}, not {action!r:.80}")
     payload = {**await read_json(service, request), "model": model, "stream": action == STREAM_ACTION}
-    completion = parse_request(service, request, context, gemini.DIALECT, payload)
+    alt = request.query.get("alt", "json")
+    if alt not in {"json", "sse"}:
+        raise invalid("alt", f"must be json or sse, not {alt!r:.80}")
+    dialect = gemini.DIALECT if alt == "sse" else gemini.ARRAY_DIALECT
+    completion = parse_request(service, request, context, dialect, payload)
     if action == COUNT_ACTION:
         return json_response({"totalTokens": estimate_input_tokens(completion.parsed.request)})
-    if action == STREAM_ACTION and request.query.get("alt") != "sse":
-        raise invalid("alt", "must be sse; streams as one JSON array are not supported")
     return await answer(completion, request)
 
 
@@ -293,7 +295,11 @@ def gemini_route(version: str) -> HttpRoute:
                 schema={"type": "string", "pattern": "^.+:(generateContent|streamGenerateContent|countTokens)$"},
                 required=True,
             ),
-            Parameter(name="alt", description="sse, for streams"),
+            Parameter(
+                name="alt",
+                description="form of a stream: events, or one JSON array",
+                schema={"type": "string", "enum": ["sse", "json"]},
+            ),
             *OPTIONS,
         ),
         encode_error=gemini.encode_error,

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import urllib.request
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -52,6 +54,23 @@ class TestAnyModel:
         assert reply.usage_metadata
         assert reply.usage_metadata.total_token_count
         assert reply.model_version == model
+
+    def test_stream_without_alt_is_one_json_array(self, serving: Callable[..., RunningService], model: str) -> None:
+        url = f"{serving().url}/v1beta/models/{model}:streamGenerateContent"
+        texts = []
+        for query in ("", "?alt=json", "?alt=sse"):
+            body = b'{"contents": [{"role": "user", "parts": [{"text": "Tell me a story of two sentences."}]}]}'
+            request = urllib.request.Request(url + query, body, {"content-type": "application/json"})
+            with urllib.request.urlopen(request) as reply:
+                content, kind = reply.read().decode(), reply.headers["content-type"]
+            is_array = query != "?alt=sse"
+            assert kind == ("application/json" if is_array else "text/event-stream")
+            chunks = json.loads(content if is_array else f"[{content.replace('data: ', ',')[1:]}]")
+            assert len(chunks) > 1
+            assert chunks[-1]["candidates"][0]["finishReason"] == "STOP"
+            parts = [part for chunk in chunks for part in chunk["candidates"][0]["content"]["parts"]]
+            texts.append("".join(part.get("text", "") for part in parts))
+        assert texts[0] == texts[1] == texts[2] != ""
 
     def test_stream_equals_the_content(self, client: genai.Client, model: str) -> None:
         contents = "Tell me a story of two sentences."

@@ -96,6 +96,18 @@ class TestClientsThatLeave:
         assert until(lambda: running.service.active_requests == 0)
         assert running.service.lanes.in_use == {"interactive": 0, "bulk": 0}
 
+    def test_before_the_vectors(self, serving: Serving, simulator: SimulatorThread) -> None:
+        running = serving(hub={"budget_usd": 5.0})
+        body = {"model": "openai/text-embedding-3-small", "input": ["[[sim:hang]]", "b"]}
+        with closing(post(running.url, "/v1/embeddings", body)):
+            assert until(lambda: simulator.counts()["in_flight"] >= 1)
+        assert until(lambda: simulator.counts()["in_flight"] == 0)
+        assert until(lambda: running.service.active_requests == 0)
+        assert running.service.lanes.in_use == {"interactive": 0, "bulk": 0}
+        budget = running.service.hub.spending()
+        assert isinstance(budget, Budget)
+        assert budget.reserved == 0
+
     @pytest.mark.parametrize("route", ROUTES)
     def test_after_the_first_token_with_the_cost_entered(
         self, serve_on: ServeOn, slow: SimulatorThread, route: str

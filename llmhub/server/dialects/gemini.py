@@ -13,6 +13,7 @@ Source: https://ai.google.dev/api/generate-content and the types of google-genai
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 import msgspec
@@ -516,17 +517,37 @@ class GeminiStream:
 
     def fail(self, error: LLMError, status: int) -> bytes:
         """Encode an error as the last event."""
-        return _event(encode_error(error, status, ""))
+        return self._frame(encode_error(error, status, ""))
 
     def _candidate(self, choice: int, parts: Sequence[Part]) -> Payload:
         return {"content": {"parts": _blocks(parts), "role": "model"}, "index": choice}
 
     def _chunk(self, candidates: list[Payload], **more: object) -> bytes:
-        return _event({"candidates": candidates, **more, **self._head})
+        return self._frame({"candidates": candidates, **more, **self._head})
+
+    def _frame(self, payload: Payload) -> bytes:
+        return b"data: %b\r\n\r\n" % _encode(payload)
 
 
-def _event(payload: Payload) -> bytes:
-    return b"data: %b\r\n\r\n" % _encode(payload)
+class GeminiArrayStream(GeminiStream):
+    """Encodes one response as a JSON array of chunks: the form of a stream without ``alt=sse``."""
+
+    def __init__(self, info: ReplyInfo) -> None:
+        super().__init__(info)
+        self._has_begun = False
+
+    def finish(self, response: CompletionResponse, info: ReplyInfo) -> bytes:
+        """Encode the last chunk and the end of the array."""
+        return super().finish(response, info) + b"]"
+
+    def fail(self, error: LLMError, status: int) -> bytes:
+        """Encode an error as the last item."""
+        return super().fail(error, status) + b"]"
+
+    def _frame(self, payload: Payload) -> bytes:
+        separator = b",\r\n" if self._has_begun else b"["
+        self._has_begun = True
+        return separator + _encode(payload)
 
 
 # Errors
@@ -561,3 +582,5 @@ DIALECT: Final = Dialect(
     open_stream=GeminiStream,
     encode_error=encode_error,
 )
+ARRAY_DIALECT: Final = replace(DIALECT, open_stream=GeminiArrayStream, stream_type="application/json")
+"""The same API with streams as JSON arrays."""
