@@ -460,6 +460,7 @@ def _serve(parser: CommandParser) -> None:
     parser.add_argument("--host", metavar="ADDRESS", help="address to listen on (127.0.0.1)")
     parser.add_argument("--port", type=int, metavar="N", help="port to listen on (8080); 0 for any free one")
     parser.add_argument("--grpc-port", type=int, metavar="N", help="serve gRPC too, on this port; 0 for any free one")
+    parser.add_argument("--flight-port", type=int, metavar="N", help="serve Arrow Flight too, on this port; 0 likewise")
     parser.add_argument("--simulator", metavar="URL", help="send nothing to real providers, but to this simulator")
     parser.add_argument("--cache", metavar="URL", help=f"{CACHE_URLS}, or none")
     parser.add_argument("--keys", action="store_true", default=None, help="require keys (see llmhub keys)")

@@ -11,7 +11,7 @@ from llmhub.server.server_settings import load_server_settings
 from llmhub.server.service import Service, open_service
 
 OVERRIDES = ("host", "port", "simulator", "cache")
-PROTOCOLS = ("grpc",)
+PROTOCOLS = ("grpc", "flight")
 """Protocols beside HTTP, which are served at ``--NAME-port``."""
 
 

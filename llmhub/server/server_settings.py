@@ -104,6 +104,24 @@ class RunSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     keep_days: Annotated[float, Meta(gt=0)] = 30.0
 
 
+class FlightSettings(TlsSettings, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Settings of the Arrow Flight server, which listens on the service's ``host``.
+
+    Parameters
+    ----------
+    port
+        Port to listen on; 0 for any free one.
+    max_exchanges
+        Exchanges at once; further ones are refused.
+    max_buffer_bytes
+        Rows that are kept for one exchange before they are sent, and results that its client has not read.
+    """
+
+    port: Annotated[int, Meta(ge=0, le=65_535)] = 50052
+    max_exchanges: Count = 64
+    max_buffer_bytes: Count = 64 << 20
+
+
 class ServerSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Settings of the service.
 
@@ -142,6 +160,8 @@ class ServerSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         Keys, teams and where they are kept.
     runs
         Settings of tables and runs.
+    flight
+        Settings of Arrow Flight, which is served if they are given.
     """
 
     host: str = "127.0.0.1"
@@ -163,6 +183,7 @@ class ServerSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     grpc: GrpcSettings | None = None
     access: AccessSettings = AccessSettings()
     runs: RunSettings = RunSettings()
+    flight: FlightSettings | None = None
 
 
 def load_server_settings(path: Path | None = None, overrides: Mapping[str, Any] | None = None) -> ServerSettings:

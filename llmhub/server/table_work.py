@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 import uuid
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
@@ -100,7 +100,7 @@ class TableWork:
 
     async def send(
         self,
-        blocks: Iterator[Any],
+        blocks: Iterator[Any] | AsyncIterator[Any],
         on_table: OnTable,
         stop: StopSignal,
         run_id: uuid.UUID,
@@ -115,7 +115,7 @@ class TableWork:
         Parameters
         ----------
         blocks
-            Tables, in order; drawn in a thread.
+            Tables, in order; drawn in a thread, unless they are awaited.
         on_table
             Called with results, whose ``row`` counts over all blocks; one call at a time for each block.
         stop
@@ -130,10 +130,19 @@ class TableWork:
         window = _Window(self, on_table, stop, run_id, is_logged, journal)
         first = 0
         async with asyncio.TaskGroup() as tasks:
-            while (block := await run_in_thread(next, blocks, None)) is not None:
+            async for block in _drawn(blocks):
                 run = await run_in_thread(self.build, block)
                 await window.begin(tasks, replace(run, journal=journal), first)
                 first += len(block)
+
+
+async def _drawn(blocks: Iterator[Any] | AsyncIterator[Any]) -> AsyncIterator[Any]:
+    if isinstance(blocks, AsyncIterator):
+        async for block in blocks:
+            yield block
+        return
+    while (block := await run_in_thread(next, blocks, None)) is not None:
+        yield block
 
 
 @dataclass(slots=True)

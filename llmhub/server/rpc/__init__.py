@@ -6,5 +6,6 @@
 ``foreign_request``     the request that `llmhub.server.access.Access` authenticates
 ``tls_files``           certificates and keys of the settings
 ``grpc_server``         the gRPC server, on the engine's loop
+``flight_server``       the Arrow Flight server, whose threads hand over to the engine's loop
 ``servers``             the route group that starts and stops them with the service
 """

@@ -36,6 +36,10 @@ async def serve_protocols(service: Service) -> AsyncIterator[None]:
                 import_optional(library, "grpc")
             grpc_server = importlib.import_module("llmhub.server.rpc.grpc_server")
             await stack.enter_async_context(grpc_server.grpc_serving(service, settings.grpc))
+        if settings.flight is not None:
+            import_optional("pyarrow.flight", "flight")
+            flight_server = importlib.import_module("llmhub.server.rpc.flight_server")
+            await stack.enter_async_context(flight_server.flight_serving(service, settings.flight))
         yield
 
 
