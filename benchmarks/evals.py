@@ -14,8 +14,17 @@ import numpy as np
 import pyarrow as pa
 
 import llmhub
+from llmhub.evals.comparison import PairedTest
 
 MODELS = ("a/one", "b/two", "c/three", "d/four", "e/five")
+ARMS: tuple[tuple[str, str | None, PairedTest], ...] = (
+    ("binary", None, "studentised"),
+    ("graded", None, "studentised"),
+    ("graded", "topic", "studentised"),
+    ("graded", None, "permutation"),
+    ("graded", "topic", "permutation"),
+    ("graded", None, "wilcoxon"),
+)
 TIMED_RESAMPLES = 40
 """Resamples in plain numpy that are timed and extrapolated."""
 
@@ -46,18 +55,16 @@ def main() -> None:
     parser.add_argument("--resamples", type=int, default=10_000)
     options = parser.parse_args()
     print(f"{options.rows:,} rows x {len(MODELS)} models, {options.resamples:,} resamples")
-    print(f"{'scores':24} {'seconds':>8} {'CPU':>8} {'plain':>8} {'ratio':>7}")
+    print(f"{'scores':30} {'seconds':>8} {'CPU':>8} {'plain':>8} {'ratio':>7}")
     llmhub.compare({"a": [1.0, 0.0], "b": [0.0, 1.0]}, model=["a", "b"])  # loading scipy takes a second
-    for kind, group in (("binary", None), ("graded", None), ("graded, grouped", "topic")):
+    for kind, group, test in ARMS:
         table = make_scores(options.rows, kind)
         started_at, cpu_at = time.perf_counter(), time.process_time()
-        if group:
-            llmhub.compare(table, scores="score", resamples=options.resamples, group=group)
-        else:
-            llmhub.compare(table, scores="score", resamples=options.resamples)
+        llmhub.compare(table, scores="score", resamples=options.resamples, group=group, test=test)
         seconds, cpu = time.perf_counter() - started_at, time.process_time() - cpu_at
         plain = time_plain_bootstrap(table, options.resamples)
-        print(f"{kind:24} {seconds:8.2f} {cpu:8.2f} {plain:8.1f} {plain / seconds:6.1f}x")
+        name = ", ".join(filter(None, (kind, group and "grouped", test)))
+        print(f"{name:30} {seconds:8.2f} {cpu:8.2f} {plain:8.1f} {plain / seconds:6.1f}x")
     print(f"peak memory {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:,.0f} MB")
 
 
