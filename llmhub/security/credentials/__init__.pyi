@@ -8,3 +8,4 @@ from .credential_store import FunctionCredentials as FunctionCredentials
 from .credential_store import SettingsCredentials as SettingsCredentials
 from .encrypted_file import EncryptedFileCredentials as EncryptedFileCredentials
 from .encrypted_file import StoredProvider as StoredProvider
+from .vault import VaultCredentials as VaultCredentials
