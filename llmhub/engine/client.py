@@ -71,6 +71,8 @@ from llmhub.engine.write_ahead import (
 )
 from llmhub.security.redaction import Redactor
 
+MAX_TARGETS: Final = 1024
+"""Targets whose state is kept: the names of models come from clients of a service."""
 MAX_CANDIDATE_KEYS: Final = 2 * CHUNK_SIZE
 """Requests whose keys at every candidate of their route are remembered."""
 CLOSE_TIMEOUT_S: Final = 2.0
@@ -199,6 +201,7 @@ class Client:
             refusal_deadline_s=retry.deadline_s,
         )
         self.has_routes = bool(resolver.routes)
+        self._candidates = frozenset(name for route in resolver.routes.values() for name in route.candidates)
         self._legacy_keyers = _legacy_keyers(resolver)
         self.finalizer = weakref.finalize(
             self, _close, self.loop, self.transport, self.credentials, self.write_ahead, shared
@@ -240,7 +243,7 @@ class Client:
             self.transport.send,
             *((credential_middleware(self.credentials, target),) if self.credentials.manages(target) else ()),
             admission_middleware,
-            *((self._metrics.middleware(target),) if self.has_routes else ()),
+            *((self._metrics.middleware(target),) if target.name in self._candidates else ()),
             *((circuit_breaker_middleware(self._circuit(target), time.monotonic),) if self._breaker else ()),
             # Reserves a budget once the rate limiter has admitted the call.
             budget_middleware(self._budgets, self._prices, self._rate_limit(target)),
@@ -392,6 +395,8 @@ class Client:
         keyer = self._keyers.get(target.name)
         if keyer is None:
             keyer = self._keyers[target.name] = request_keyer(target.provider, target.endpoint)
+            if len(self._keyers) > MAX_TARGETS:
+                del self._keyers[next(iter(self._keyers))]
         return keyer(with_model(call.request, target.model), call.sample)
 
     def _send_attempt(self, call: Call) -> Awaitable[Answer]:
@@ -400,6 +405,9 @@ class Client:
         send = self._attempts.get(name)
         if send is None:
             send = self._attempts[name] = self._build_attempt(call.target)
+            if len(self._attempts) > MAX_TARGETS:
+                for idle in self.rate_limiter.forget_idle(MAX_TARGETS // 4):
+                    self._attempts.pop(idle, None)
         if call.requested_target is None or call.requested_target is call.target:
             return send(call)
         return self._send_elsewhere(send, call)

@@ -18,6 +18,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from itertools import count
 from math import inf
+from operator import attrgetter
 from typing import Final, NamedTuple
 
 from returns.pipeline import is_successful
@@ -200,7 +201,8 @@ class TargetLimiter:
 
     __slots__ = (
         "adaptive", "booked", "counts_tokens", "in_flight", "learned_at", "learned_limits", "learned_states", "leased",
-        "limits", "name", "paused_until", "refusals", "typical_output_tokens", "wait_reason", "waiters",
+        "limits", "name", "paused_until", "refusals", "typical_output_tokens", "used_at",
+        "wait_reason", "waiters",
     )  # fmt: skip
 
     def __init__(self, name: str, limits: list[LimitState], adaptive: AdaptiveState | None) -> None:
@@ -210,6 +212,7 @@ class TargetLimiter:
         self.learned_limits: list[LearnedLimit | None] = [None] * len(DIMENSIONS)
         self.learned_states: dict[int, LimitState] = {}
         self.in_flight = 0
+        self.used_at = -inf
         self.paused_until = self.learned_at = -inf
         self.refusals: Refusals | None = None
         self.booked = NO_COST
@@ -300,8 +303,29 @@ class RateLimiter:
             limits = [limit for name in names for limit in self._declared.get(name, ())]
             adaptive = (start_unbounded if limits else slow_start)(self._clock()) if self._adaptive else None
             limiter = self._limiters[target.name] = TargetLimiter(target.name, limits, adaptive)
+            limiter.used_at = self._clock()
             self._lease_limits(limiter, target, names)
         return limiter
+
+    def forget_idle(self, number: int) -> list[str]:
+        """Forget the ``number`` targets that have been idle for longest, and return their names.
+
+        Limits declared for a target are never forgotten, those declared for its provider are of all its targets.
+        """
+        now = self._clock()
+        idle = [
+            limiter
+            for limiter in self._limiters.values()
+            if not limiter.in_flight
+            and not limiter.waiters
+            and limiter.paused_until <= now
+            and limiter.name not in self._limits
+        ]
+        idle.sort(key=attrgetter("used_at"))
+        names = [limiter.name for limiter in idle[:number]]
+        for name in names:
+            del self._limiters[name]
+        return names
 
     def _states_of_process(self, limit: Limit) -> list[tuple[int, WindowState]]:
         """Return the windows of a declared limit that are not shared with other processes."""
@@ -363,6 +387,7 @@ class RateLimiter:
 
         Every permit must be given back with `record`, or with `release` if there is no answer.
         """
+        limiter.used_at = now
         slot = current_slot()
         if not self._waiting and (slot is None or not slot.released):
             permit = self._try_acquire(limiter, cost, now)

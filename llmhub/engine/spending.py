@@ -40,6 +40,8 @@ from llmhub.providers.registry import model_metadata
 HOUR_S: Final = 3600.0
 POSSIBLY_BILLED: Final[frozenset[type[LLMError]]] = frozenset({TimedOut, Disconnected, Malformed, Cancelled})
 """Errors after which the provider may charge for a response that never arrived: they count at the maximum cost."""
+MAX_PRICES: Final = 1024
+"""Prices that are kept: the names of models come from clients of a service."""
 UNPRICED_MESSAGE: Final = "the price is unknown, so no budget can cover it; allow_unpriced=True sends it uncounted"
 
 
@@ -63,7 +65,7 @@ class TargetPrices:
         A look-up that fails counts as unknown, and is repeated by the next call.
         """
         now = self._clock()
-        if now // HOUR_S != self._hour:
+        if now // HOUR_S != self._hour or len(self._prices) > MAX_PRICES:
             self._hour = now // HOUR_S
             self._prices.clear()
         provider, model = target.provider.name, target.model

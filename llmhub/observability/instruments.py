@@ -374,12 +374,14 @@ class LabelLimiter:
 
     def __init__(self, max_series: int = MAX_SERIES) -> None:
         self._free = max_series - RESERVED_SERIES
+        self._max_models = max_series
         self._known: set[tuple[str, LabelValues]] = set()
         self._models: set[tuple[str, str]] = set()
 
     def admit(self, model: tuple[str, str]) -> None:
         """Note that a model exists."""
-        self._models.add(model)
+        if len(self._models) < self._max_models:
+            self._models.add(model)
 
     def close(self, measurement: Measurement) -> Measurement:
         """Return the measurement with labels of closed sets."""
