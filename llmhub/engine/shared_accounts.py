@@ -136,6 +136,7 @@ class SharedAccounts:
         self.owner = make_token()
         self.replicas = 1
         self.error = ""
+        self._lost = asyncio.Event()
         self._call_store = call_store
         self._queue: deque[tuple[Operation, asyncio.Future[Any] | None]] = deque()
         self._worker: asyncio.Task[None] | None = None
@@ -160,7 +161,7 @@ class SharedAccounts:
 
     async def open(self) -> None:
         """Begin to report this process alive, and settle the reservations of those that have died."""
-        self._heart = asyncio.get_running_loop().create_task(self._beat())
+        self._heart = asyncio.get_running_loop().create_task(self._run_heart())
 
     async def close(self) -> None:
         """Enter what is still to be settled, within a few seconds, and stop."""
@@ -186,6 +187,8 @@ class SharedAccounts:
         StoreError
             The store is lost; the operation may have been performed nevertheless.
         """
+        if self.error and self._heart is not None:  # which finds out when the store is back
+            raise StoreError(self.error)
         result: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self._queue.append((operation, result))
         self._start()
@@ -241,21 +244,34 @@ class SharedAccounts:
             policy = "calls that need it are refused" if self.store_lost == "closed" else "local shares are used"
             LOGGER.warning("the store of keys and budgets %s", f"is lost ({policy}): {text}" if text else "is back")
         self.error = text
+        if text:
+            self._lost.set()
+        else:
+            self._lost.clear()
 
-    async def _beat(self) -> None:
+    async def _run_heart(self) -> None:
         while True:
-            try:
-                expired = await self._call_store(self.store.expire, self.owner)
-                self.replicas = max(await self._call_store(self.store.replicas), 1)
-            except Exception as error:  # noqa: BLE001 - whatever a store raises, the budgets hold
-                self._set_error(as_store_error(error))
+            await self.beat()
+            if self.error:
+                await asyncio.sleep(LOST_HEARTBEAT_S)
             else:
-                self._set_error(None)
-                if expired.reservations:
-                    amount = f"{nano_to_usd(expired.amount):f}"
-                    LOGGER.warning("%s calls of a dead process count with $%s", expired.reservations, amount)
-                self._start()
-            await asyncio.sleep(LOST_HEARTBEAT_S if self.error else HEARTBEAT_S)
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(HEARTBEAT_S):
+                        await self._lost.wait()
+
+    async def beat(self) -> None:
+        """Report this process alive, settle the reservations of dead ones, and count those alive."""
+        try:
+            expired = await self._call_store(self.store.expire, self.owner)
+            self.replicas = max(await self._call_store(self.store.replicas), 1)
+        except Exception as error:  # noqa: BLE001 - whatever a store raises, the budgets hold
+            self._set_error(as_store_error(error))
+            return
+        self._set_error(None)
+        if expired.reservations:
+            amount = f"{nano_to_usd(expired.amount):f}"
+            LOGGER.warning("%s calls of a dead process count with $%s", expired.reservations, amount)
+        self._start()
 
     # Rate limits
 

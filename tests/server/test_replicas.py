@@ -1,0 +1,159 @@
+"""Two replicas on one Redis server: one budget and one limit, and what happens while the server does not answer."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass
+from decimal import Decimal
+from itertools import cycle
+from typing import Any
+
+import pytest
+
+import llmhub
+from llmhub.cache.access_store import AccessStore
+from llmhub.cache.redis_access import open_redis_access
+from llmhub.core.budget import nano_to_usd
+from llmhub.engine.event_loop import submit
+from llmhub.server.access_settings import AccessSettings
+from llmhub.server.key_access import KeyAccess
+from llmhub.server.running import RunningService
+from llmhub.server.virtual_keys import KeyOptions, KeyRegistry
+from llmhub.sim import SimulatorThread
+from tests.server.conftest import service_process
+from tests.server.test_keys import chat
+from tests.server.test_stress import until
+
+TIMEOUT_S = 0.2
+
+
+@dataclass(frozen=True)
+class Shared:
+    """A Redis server that replicas share, and its store of keys."""
+
+    server: Any
+    cache: llmhub.RedisCache
+    store: AccessStore
+
+    @property
+    def registry(self) -> KeyRegistry:
+        return KeyRegistry(self.store)
+
+    @property
+    def url(self) -> str:
+        return f"{self.server.url}?timeout_s={TIMEOUT_S}"
+
+    def stop(self) -> None:
+        """Let the server answer nothing, as if its machine hung."""
+        os.kill(self.server.process.pid, signal.SIGSTOP)
+
+    def resume(self) -> None:
+        os.kill(self.server.process.pid, signal.SIGCONT)
+
+    def spent(self, key_id: str) -> tuple[Decimal, int]:
+        """Return what a key has spent in all, and what is reserved."""
+        (found,) = [
+            (nano_to_usd(spent), reserved)
+            for name, spent, reserved in self.store.balances(f"key:{key_id}/")
+            if name.endswith("/total")
+        ]
+        return found
+
+
+@pytest.fixture
+def shared(own_redis: Any) -> Iterator[Shared]:
+    cache = llmhub.RedisCache(own_redis.url, timeout_s=TIMEOUT_S)
+    store = open_redis_access(cache)
+    held = Shared(own_redis, cache, store)
+    yield held
+    held.resume()
+    store.close()
+
+
+def ask_all(urls: list[str], token: str, count: int) -> list[tuple[int, dict[str, str], Any]]:
+    """Send requests at once, to the replicas in turn, each with a prompt of its own."""
+    turns = cycle(urls)
+    prompts = [(next(turns), [{"role": "user", "content": f"Say {number:03d}"}]) for number in range(count)]
+    with ThreadPoolExecutor(count) as pool:
+        return list(pool.map(lambda each: chat(each[0], token, messages=each[1]), prompts))
+
+
+def test_replicas_keep_one_budget_and_one_limit_and_are_closed_without_the_server(
+    shared: Shared, simulator: SimulatorThread
+) -> None:
+    limited = shared.registry.create(KeyOptions(rpm=10)).token
+    key, spending = shared.registry.create(KeyOptions(budget_usd=Decimal("0.0005")))
+    arguments = ("--keys", "--cache", shared.url)
+    with ExitStack() as stack, ThreadPoolExecutor(2) as pool:
+        started = pool.map(lambda _: stack.enter_context(service_process(simulator.url, *arguments)), range(2))
+        urls = [served.url for served in started]
+
+        began = time.monotonic()
+        statuses = Counter(status for status, _, _ in ask_all(urls, limited, 30))
+        refilled = int((time.monotonic() - began) / 6.0) + 1
+        assert statuses.keys() == {200, 429}
+        assert 10 <= statuses[200] <= 10 + refilled
+
+        replies = ask_all(urls, spending, 100)
+        statuses = Counter(status for status, _, _ in replies)
+        assert statuses.keys() == {200, 402}
+        costs = sum(Decimal(headers["x-llmhub-cost-usd"]) for status, headers, _ in replies if status == 200)
+        assert until(lambda: shared.spent(key.id) == (costs, 0))
+        assert Decimal("0.0004") < costs <= Decimal("0.0005")
+
+        sent = simulator.counts()["requests"]
+        fresh = shared.registry.create(KeyOptions(budget_usd=Decimal(1))).token
+        shared.stop()
+        for token in (limited, fresh):
+            for status, headers, body in ask_all(urls, token, 4):
+                assert (status, headers["x-should-retry"], "cannot be reached" in str(body)) == (503, "true", True)
+                assert int(headers["retry-after"]) >= 1
+        assert simulator.counts()["requests"] == sent
+        shared.resume()
+        for url in urls:
+            assert until(lambda url=url: chat(url, fresh)[0] == 200)  # type: ignore[misc]
+
+
+def test_replicas_use_their_part_of_each_limit_if_that_is_declared(
+    shared: Shared, serving: Callable[..., RunningService]
+) -> None:
+    settings = AccessSettings(keys=True, store_lost="local", refresh_s=0.0)
+    budget = Decimal("0.001")
+    key, spending = shared.registry.create(KeyOptions(budget_usd=budget))
+    limited = shared.registry.create(KeyOptions(rpm=10)).token
+    unknown = shared.registry.create(KeyOptions()).token
+    accesses = [KeyAccess(settings, open_redis_access(shared.cache)) for _ in range(2)]
+    urls = [serving(access=access).url for access in accesses]
+    replies = [*ask_all(urls, spending, 4), *ask_all(urls, limited, 2)]
+    assert {status for status, _, _ in replies} == {200}
+    for access in accesses:
+        submit(access.accounts.beat()).result(20)
+        assert access.accounts.replicas == 2
+
+    shared.stop()
+    total = Decimal(0)
+    for replica, url in enumerate(urls):
+        costs = [Decimal(headers["x-llmhub-cost-usd"]) for _, headers, _ in replies[replica:4:2]]
+        statuses: list[int] = []
+        while 402 not in statuses:
+            status, headers, _ = chat(url, spending)
+            statuses.append(status)
+            if status == 200:
+                costs.append(Decimal(headers["x-llmhub-cost-usd"]))
+        assert set(statuses) == {200, 402}
+        # Half of the budget, of which the replica has spent a part before.
+        assert budget / 4 < sum(costs) <= budget / 2
+        total += sum(costs)
+        found = Counter(status for status, _, _ in ask_all([url], limited, 12))
+        assert 5 <= found[200] <= 6
+        assert found[429] == 12 - found[200]
+        assert chat(url, unknown)[0] == 503
+    shared.resume()
+    assert until(lambda: not any(access.accounts.error for access in accesses))
+    assert until(lambda: shared.spent(key.id) == (total, 0))
