@@ -17,6 +17,7 @@ from llmhub.cache.tiered import TieredCache
 from llmhub.cache.urls import cache_from_url
 from llmhub.core.errors import invalid
 from llmhub.core.secret import Secret
+from llmhub.server.jupyterhub_access import JupyterHubSettings
 from llmhub.server.virtual_keys import Allowance, CacheScope
 
 MIN_SECRET_CHARACTERS: Final = 32
@@ -56,6 +57,8 @@ class AccessSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         same (``LLMHUB_SERVER_ACCESS_SIGNING_SECRET``); without it no signed request is accepted.
     signature_window_s
         How far the time of a signature may be from the service's; within that time no request is accepted twice.
+    jupyterhub
+        A JupyterHub whose users need no key.
     """
 
     keys: bool = False
@@ -68,6 +71,7 @@ class AccessSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     teams: dict[str, TeamSettings] = {}
     signing_secret: Secret = Secret()
     signature_window_s: Annotated[float, Meta(gt=0, le=3600)] = 300.0
+    jupyterhub: JupyterHubSettings = JupyterHubSettings()
 
     def __post_init__(self) -> None:
         """Raise for a short secret."""

@@ -23,8 +23,10 @@ from llmhub.engine.spending import Budgets
 from llmhub.security.request_signing import SignatureInput, SignedParts, parse_signature_input, verify_request
 from llmhub.server.access import SCOPES, Access, Caller, OpenAccess, is_loopback
 from llmhub.server.access_settings import AccessSettings, TeamSettings, open_access_store
+from llmhub.server.jupyterhub_access import JupyterHubUsers
 from llmhub.server.virtual_keys import (
     KEY_ID,
+    PREFIX,
     Allowance,
     CacheScope,
     KeyRegistry,
@@ -171,6 +173,7 @@ class KeyAccess:
         self._known: dict[str, _KnownKey] = {}
         self._reading: dict[str, asyncio.Task[_KnownKey]] = {}
         self._admin_digest = token_digest(settings.admin_key.reveal()) if settings.admin_key else ""
+        self._hub_users = JupyterHubUsers(settings.jupyterhub, self) if settings.jupyterhub.url else None
         self._admin = self.caller(ADMIN_ID, ADMIN_ID, frozenset(SCOPES), Allowance())
 
     @asynccontextmanager
@@ -180,6 +183,8 @@ class KeyAccess:
         try:
             yield
         finally:
+            if self._hub_users is not None:
+                await self._hub_users.close()
             await self.accounts.close()
 
     def forget(self, key_id: str) -> None:
@@ -242,7 +247,12 @@ class KeyAccess:
             return Success(self._admin)
         key_id = key_id_of(token)
         if not key_id:
+            if self._hub_users is not None and not token.startswith(PREFIX):
+                return await self._hub_users.authenticate(token)
             return Failure(AuthFailed(message=UNKNOWN_KEY))
+        return await self._authenticate_key(key_id, token)
+
+    async def _authenticate_key(self, key_id: str, token: str) -> Result[Caller, LLMError]:
         try:
             known = await self._read(key_id)
         except StoreError:

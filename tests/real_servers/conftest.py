@@ -1,7 +1,8 @@
 """Servers that others wrote, from package indexes. ``.ci/run`` installs them; ``LLMHUB_REAL_SERVERS`` says where.
 
 Without that variable the tests here are not collected: they need more than the test extra installs. The folder it names
-has an environment ``venv`` with ``xllamacpp gguf numpy llmock`` and, in ``node_modules``, ``@copilotkit/aimock``.
+has an environment ``venv`` with ``xllamacpp gguf numpy llmock`` and, in ``node_modules``, ``@copilotkit/aimock``, and
+an environment ``jupyterhub`` with ``jupyterhub jupyter_server ipykernel``.
 """
 
 from __future__ import annotations
