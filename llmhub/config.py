@@ -297,6 +297,11 @@ def log_setting() -> str:
     return os.environ.get("LLMHUB_LOG", "")
 
 
+def service_key() -> str:
+    """Return the key for a service (``LLMHUB_SERVICE_KEY``), or an empty string."""
+    return os.environ.get("LLMHUB_SERVICE_KEY", "").strip()
+
+
 def plugin_policy() -> str:
     """Return whether plugins are loaded (``LLMHUB_PLUGINS``): ``on``, ``strict`` or ``off``."""
     policy = os.environ.get("LLMHUB_PLUGINS", "").strip().lower() or "on"

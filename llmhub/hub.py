@@ -25,6 +25,7 @@ from llmhub.core.budget import Budget, nano_to_usd, parse_budget
 from llmhub.core.errors import BadRequestError, invalid
 from llmhub.core.provider import Endpoint, Provider
 from llmhub.core.proxies import NO_PROXIES
+from llmhub.core.secret import Secret
 from llmhub.engine.call import Middleware, Target
 from llmhub.engine.circuit_breaker import Breaker
 from llmhub.engine.client import Client
@@ -76,6 +77,11 @@ CredentialArgument: TypeAlias = (
     CredentialSource | Callable[[str], Any] | str | Sequence[CredentialSource | Callable[[str], Any] | str] | None
 )
 """What `Hub` takes as ``credentials``."""
+SERVICE_DECIDES: Final = (
+    *("endpoints", "simulator", "cache", "limits", "route", "middleware", "budget_usd", "allow_unpriced", "providers"),
+    *("credentials", "redact"),
+)
+"""Fields that a hub with a service cannot set."""
 COUNT_FIELDS: Final = ("concurrency", "pool_size", "max_reply_bytes")
 """Fields that must be integers from 1."""
 
@@ -182,6 +188,13 @@ class Hub:
         do not trust. Relative paths begin in that folder.
     settings
         Settings of the environment; read if not given.
+    service
+        Address of a service (``llmhub serve``) that makes all calls, such as ``"https://llm.team.example"``: with the
+        credentials, cache, limits and budgets of the team. Tables are sent as runs, which go on there if this process
+        ends, and which an equal call attaches to. Nothing but ``service_key``, ``timeout``, ``retry``, ``concurrency``,
+        ``pool_size``, ``max_reply_bytes`` and ``local_files`` can be set beside it.
+    service_key
+        Key for the service, which is never shown; that in ``LLMHUB_SERVICE_KEY`` if not given.
 
     Examples
     --------
@@ -216,6 +229,8 @@ class Hub:
     keys: PickledKeys = "worker"
     job: str = field(default_factory=lambda: process_job(os.getpid()), repr=False)
     settings: config.Settings = field(default_factory=config.load_settings, repr=False)
+    service: str | None = None
+    service_key: str | Secret | None = field(default=None, repr=False)
     resolver: ModelResolver = field(init=False, repr=False, compare=False)
     runtime: Runtime = field(init=False, repr=False, compare=False)
     _identity: str = field(default_factory=lambda: secrets.token_hex(8), init=False, repr=False, compare=False)
@@ -225,6 +240,8 @@ class Hub:
         """Validate the fields, and build the resolver and the runtime."""
         plugins = self.plugins if isinstance(self.plugins, Plugins) else NO_PLUGINS  # rejected by _validate_types
         known = {**PROVIDERS, **plugins.providers, **self.providers}
+        if self.service is not None:
+            known = self._use_service(self.service)
         _validate_names(self, known)
         if isinstance(self.cache, (str, Path)):
             plugin_cache = cache_from_plugin(plugins, str(self.cache))
@@ -257,8 +274,32 @@ class Hub:
             initialized = initialize_connectors(self.plugins, self)
             object.__setattr__(self, "_shutdown_plugins", weakref.finalize(self, shutdown_connectors, initialized))
 
+    def _use_service(self, service: str) -> dict[str, Provider]:
+        """Validate the address of the service, keep its key hidden, and return the providers that it stands for."""
+        from llmhub.providers.hub_service import service_providers  # noqa: PLC0415 - for the hubs of a service only
+
+        given: object = service
+        if not isinstance(given, str) or not given.startswith(("http://", "https://")) or "@" in given:
+            shown = repr(given) if isinstance(given, str) and "@" not in given else type(given).__name__
+            raise invalid(
+                "service", f"must be the address of a service, such as 'https://llm.example', not {shown:.80}"
+            )
+        object.__setattr__(self, "service", given.rstrip("/"))
+        key: object = config.service_key() if self.service_key is None else self.service_key
+        if not isinstance(key, (str, Secret)):
+            raise invalid("service_key", f"must be a string, not {type(key).__name__}")
+        object.__setattr__(self, "service_key", key if isinstance(key, Secret) else Secret(key))
+        name = next((name for name in SERVICE_DECIDES if getattr(self, name)), None)
+        if name is not None:
+            raise invalid(name, "is decided by the service; omit it, or omit service")
+        object.__setattr__(self, "credentials", ())
+        return dict(service_providers())
+
     def _default_endpoints(self) -> Mapping[str, Endpoint]:
-        """Return the endpoints of the simulator, or those of the environment."""
+        """Return the endpoints of the service or the simulator, or those of the environment."""
+        if self.service is not None:
+            endpoint = Endpoint(base_url=f"{self.service}/v1", api_key=self.service_key or "")
+            return dict.fromkeys(PROVIDERS, endpoint)
         if self.simulator is None:
             return self.settings.endpoints
         from llmhub.sim.threaded import endpoints  # noqa: PLC0415 - a server, which few hubs need
@@ -431,6 +472,8 @@ def _pickled_arguments(hub: Hub, *, carry: bool) -> dict[str, Any]:
     sources = cast("tuple[CredentialSource, ...]", hub.credentials)
     arguments["credentials"] = [export_source(source, carry=carry) for source in sources]
     arguments["settings"] = config.export_settings(hub.settings, carry=carry)
+    key = hub.service_key
+    arguments["service_key"] = key.reveal() if carry and isinstance(key, Secret) and key else None
     arguments[IDENTITY] = hub._identity  # noqa: SLF001 - of this module
     budget = hub.spending()
     if budget is not None:

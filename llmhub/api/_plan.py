@@ -84,7 +84,15 @@ def plan(
     ConnectorError
         Every call of the pilot failed; this is the first error.
     """
-    return plan_run(frame, prompt, model, hub or current_hub(), dict(options), pilot=pilot, count_tokens=count_tokens)
+    hub = hub or current_hub()
+    if hub.service is not None:
+        from llmhub.api import service_runs  # noqa: PLC0415 - for the hubs of a service only
+
+        rows = {"pilot": _row_count("pilot", pilot), "count_tokens": _row_count("count_tokens", count_tokens)}
+        return service_runs.plan_at_service(
+            service_runs.build_service_run(frame, prompt, model, hub, dict(options)), **rows
+        )
+    return plan_run(frame, prompt, model, hub, dict(options), pilot=pilot, count_tokens=count_tokens)
 
 
 def plan_run(

@@ -8,8 +8,9 @@ import uuid
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, field, replace
 from operator import itemgetter
-from typing import TYPE_CHECKING, Any, Generic, TypeVar, Unpack
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, Unpack
 
+from llmhub.api.default_hub import current_hub
 from llmhub.api.options import Models, RowOptions, TablePrompt
 from llmhub.api.signatures import shows_options
 from llmhub.api.tables import TableRun, add_turns, apply_schema, build_table_run, run_table
@@ -51,6 +52,12 @@ def submit(
     BadRequestError
         As in `complete_table`, by this call. All other errors are raised by `Job.result`.
     """
+    hub = hub or current_hub()
+    if hub.service is not None:
+        from llmhub.api import service_runs  # noqa: PLC0415 - for the hubs of a service only
+
+        at_service = service_runs.build_service_run(frame, prompt, model, hub, dict(options))
+        return Job(service_runs.submit_at_service(at_service), _identity)
     run = build_table_run(frame, prompt, model, hub, dict(options))
     stop = StopSignal()
     state = _JobState(run, stop, run.initial_progress)
@@ -59,6 +66,21 @@ def submit(
     work = run_table(run, state.recording(display), stop, state.results.append)
     state.future = event_loop.submit(work, stop if run.stores_results else None)
     return Job(state, _identity)
+
+
+class JobState(Protocol):
+    """A started run, in this process or at a service."""
+
+    stop: StopSignal
+    progress: Progress
+    has_panel: bool
+    future: concurrent.futures.Future[pa.Table]
+
+    def partial_table(self) -> pa.Table:
+        """Return a table of the results so far."""
+
+    def request_stop(self) -> None:
+        """Stop the run; a second call cancels calls in flight."""
 
 
 @dataclass(slots=True)
@@ -100,6 +122,13 @@ class _JobState:
             table = add_turns(self.run, table, [outcome for _, outcome, _ in rows], self.started_at)
         return apply_schema(replace(self.run, options=replace(self.run.options, on_error="row")), table)
 
+    def request_stop(self) -> None:
+        """Stop the run, or cancel its batches at first."""
+        if self.run.options.mode == "batch" and not self.run.batch_cancel.requested:
+            self.run.batch_cancel.request()
+        else:
+            self.stop.request()
+
 
 class Job(Generic[T]):
     """Handle on a run in the background, returned by `submit`.
@@ -116,7 +145,7 @@ class Job(Generic[T]):
     1000
     """
 
-    def __init__(self, state: _JobState, convert: Callable[[pa.Table], T]) -> None:
+    def __init__(self, state: JobState, convert: Callable[[pa.Table], T]) -> None:
         self._state = state
         self._convert = convert
 
@@ -172,11 +201,7 @@ class Job(Generic[T]):
 
         With ``mode="batch"``, cancel the open batches and collect what they have answered; a second call leaves them.
         """
-        run = self._state.run
-        if run.options.mode == "batch" and not run.batch_cancel.requested:
-            run.batch_cancel.request()
-        else:
-            self._state.stop.request()
+        self._state.request_stop()
 
     def map(self, function: Callable[[T], U]) -> Job[U]:
         """Return a handle on the same run that applies ``function`` to its result, and to the results so far."""

@@ -553,6 +553,17 @@ def budgets_for(
     return Budgets(own + shared, allowed) if has_budget else None
 
 
+def budget_text(budget_usd: float | Decimal | SharedBudget) -> str:
+    """Return the limit of a budget as a decimal number of US dollars.
+
+    Examples
+    --------
+    >>> budget_text(0.25)
+    '0.25'
+    """
+    return f"{as_shared_budget(budget_usd).budget.limit_usd.normalize():f}"
+
+
 def as_shared_budget(budget_usd: float | Decimal | SharedBudget) -> SharedBudget:
     """Return a budget that several calls can spend together."""
     return budget_usd if isinstance(budget_usd, SharedBudget) else SharedBudget(parse_budget(budget_usd))

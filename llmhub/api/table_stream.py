@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, wait
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, Unpack
 
+from llmhub.api.default_hub import current_hub
 from llmhub.api.options import Models, RowOptions, TablePrompt
 from llmhub.api.raising import keep_table, raise_first_row_error, warn_run_problems
 from llmhub.api.signatures import shows_options
@@ -52,6 +53,11 @@ def stream_table(
     ConnectorError
         With ``on_error="raise"``, the first failure, when it arrives; calls in flight are cancelled.
     """
+    hub = hub or current_hub()
+    if hub.service is not None:
+        from llmhub.api import service_runs  # noqa: PLC0415 - for the hubs of a service only
+
+        return service_runs.stream_at_service(service_runs.build_service_run(frame, prompt, model, hub, dict(options)))
     run = build_table_run(frame, prompt, model, hub, dict(options))
     return _stream(run)
 

@@ -184,6 +184,12 @@ def complete_table(
     BaseException
         Any other exception that ends a run, warnings that are errors included, has the results so far in ``table``.
     """
+    if (at_service := hub or current_hub()).service is not None:
+        from llmhub.api import service_runs  # noqa: PLC0415 - it imports this module
+
+        given: dict[str, Any] = {**options, **({} if sink is None else {"sink": sink})}
+        run = service_runs.build_service_run(frame, prompt, model, at_service, given)
+        return service_runs.complete_at_service(run)
     if sink is not None:
         from llmhub.api.sink import complete_to_sink  # noqa: PLC0415 - it imports this module
 
@@ -237,6 +243,12 @@ async def acomplete_table(
     **options: Unpack[TableOptions],
 ) -> pa.Table | Written:
     """Send a prompt for every row of a frame, awaited (see `complete_table`)."""
+    if (at_service := hub or current_hub()).service is not None:
+        from llmhub.api import service_runs  # noqa: PLC0415 - it imports this module
+
+        given: dict[str, Any] = {**options, **({} if sink is None else {"sink": sink})}
+        run = service_runs.build_service_run(frame, prompt, model, at_service, given)
+        return await service_runs.acomplete_at_service(run)
     if sink is not None:
         from llmhub.api.sink import acomplete_to_sink  # noqa: PLC0415 - it imports this module
 
@@ -257,8 +269,15 @@ def complete_series(
 
     hub = hub or current_hub()
     remaining: dict[str, Any] = dict(options)
+    if hub.service is not None:
+        from llmhub.api import service_runs  # noqa: PLC0415 - it imports this module
+
+        if not isinstance(model, str) or remaining.get("n", 1) != 1:
+            raise invalid("model", "a Series takes one model and one response per value; use a DataFrame for several")
+        run = service_runs.build_series_run(values, prompt, model, hub, remaining)
+        return service_runs.complete_at_service(run)
     examples = example_messages(remaining.pop("examples", None))
-    output = _structured_output(remaining)
+    output = structured_output(remaining)
     request, run_options = split_options(remaining)
     request = replace(request, messages=(*request.messages, *examples))
     if not isinstance(model, str):
@@ -378,7 +397,7 @@ def build_table_run(
     system = row_prompts.constant_system_prompt(extras.system, frames.column_names(source))
     if system is not None:
         options["system"], extras = system, replace(extras, system=None)
-    output = _structured_output(options)
+    output = structured_output(options)
     request, run_options = split_options(options)
     if extras.system is None:
         request = replace(request, messages=(*request.messages, *examples))
@@ -394,7 +413,7 @@ def build_table_run(
     return TableRun(hub, batch, run_options, output, caller=caller)
 
 
-def _structured_output(options: dict[str, Any]) -> OutputSchema | None:
+def structured_output(options: dict[str, Any]) -> OutputSchema | None:
     """Return the output schema of ``schema=``, and set it as the response schema of the requests."""
     schema = options.get("schema")
     if schema is None:
@@ -420,7 +439,7 @@ def compile_prompts(
     """Resolve the models and prepare the request for each, so that no row is sent if one of them rejects an option."""
     from llmhub.tables import prompt_batch  # noqa: PLC0415 - imports Arrow
 
-    names = _model_names(model)
+    names = model_names(model)
     targets = [hub.target(name, allow_unconfigured=dry_run) for name in names]
     candidates = [target for name in names for target in hub.targets(name, allow_unconfigured=dry_run)]
     budgets = budgets_for(
@@ -444,7 +463,14 @@ def compile_prompts(
     return prompts
 
 
-def _model_names(model: Models) -> list[Any]:
+def model_names(model: Models) -> list[Any]:
+    """Return the names of the models.
+
+    Raises
+    ------
+    BadRequestError
+        There are none, or one is listed twice.
+    """
     names: list[Any] = [model] if isinstance(model, str) or not hasattr(model, "__iter__") else list(model)
     if not names:
         raise invalid("model", "the list of models is empty; pass at least one")

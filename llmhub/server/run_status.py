@@ -57,6 +57,7 @@ class RunStatus(Struct, kw_only=True):
     id: str
     name: str
     state: RunState
+    now: float
     created_at: float
     started_at: float | None
     ended_at: float | None

@@ -372,6 +372,7 @@ class Runs:
             id=record.id,
             name=request.name,
             state="stopping" if active is not None and active.stop.requested else record.state,
+            now=time.time(),
             created_at=record.created_at,
             started_at=record.started_at,
             ended_at=record.ended_at,
@@ -584,8 +585,8 @@ def _prepare(work: TableWork, upload: Upload, folder: Path, run_id: uuid.UUID) -
     rows = 0
     kept = pa.schema([schema.field(name) for name in names])
     with pa.OSFile(str(folder / INPUT), "wb") as file, pa.ipc.new_stream(file, kept) as writer:
-        for batch in iter_batches(upload, names):
-            writer.write_batch(batch.select(names).cast(kept))
+        for batch in work.checked(batch.select(names).cast(kept) for batch in iter_batches(upload, names)):
+            writer.write_batch(batch)
             rows += batch.num_rows
     return rows
 

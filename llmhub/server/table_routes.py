@@ -122,7 +122,8 @@ def read_upload(work: TableWork, upload: Upload) -> pa.Table:
     work.build(schema.empty_table())
     names = used_columns(upload.request, schema.names)
     kept = pa.schema([schema.field(name) for name in names])
-    return pa.Table.from_batches((batch.select(names).cast(kept) for batch in iter_batches(upload, names)), kept)
+    batches = (batch.select(names).cast(kept) for batch in iter_batches(upload, names))
+    return pa.Table.from_batches(work.checked(batches), kept)
 
 
 def _blocks(table: pa.Table) -> Iterator[pa.Table]:

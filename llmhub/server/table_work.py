@@ -12,6 +12,7 @@ import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain
+from string import Formatter
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from returns.result import Failure
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
     from llmhub.engine.fan_out_types import ResultEvent
     from llmhub.tables.prompt_batch import PromptBatch
 
+CHECKED_ROWS: Final = 16
+"""Rows whose cost is held against the budget before a run begins."""
 FLUSH_S: Final = 0.05
 """Results that arrive within this time are returned together."""
 MAX_AHEAD_ROWS: Final = 1 << 14
@@ -90,6 +93,29 @@ class TableWork:
             block, self.request.prompt, self.models, self.service.hub, dict(self.options), caller=self.caller
         )
         return replace(run, batch=with_public_media(run.batch))
+
+    def checked(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        """Yield batches of the table after checking their rows, as far as that is possible before they are sent.
+
+        Raises
+        ------
+        ConnectorError
+            The first call does not fit into the budget, or a value cannot be formatted as the template says.
+        """
+        import pyarrow as pa  # noqa: PLC0415 - imports Arrow
+
+        is_first = True
+        for batch in batches:
+            if len(batch) and (is_first or self.has_formats):
+                self.build(pa.Table.from_batches([batch if self.has_formats else batch.slice(0, CHECKED_ROWS)]))
+                is_first = False
+            yield batch
+
+    @property
+    def has_formats(self) -> bool:
+        """Whether a template formats values, which some values may not permit."""
+        templates = (self.request.prompt or "", self.request.system or "")
+        return any(spec for template in templates for _, _, spec, _ in Formatter().parse(template))
 
     def empty_results(self, run: TableRun, run_id: str) -> pa.Table:
         """Return a table without rows that has the schema of the results."""

@@ -46,7 +46,7 @@ def service_on(
     **settings: Any,
 ) -> Iterator[RunningService]:
     """Run a service in this process, before a simulator. ``hub`` holds further arguments of its hub."""
-    values = ServerSettings(port=0, **settings)
+    values = ServerSettings(**{"port": 0, **settings})
     opened = Hub(**{"simulator": simulator_url, "cache": None, "local_files": False, **(hub or {})})
     with run_service(Service(opened, values, access or OpenAccess()), groups) as running:
         yield running

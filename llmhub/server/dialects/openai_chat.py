@@ -67,7 +67,7 @@ PARAMS: Final = ("temperature", "top_p", "seed", "presence_penalty", "frequency_
 IGNORED_IN_MESSAGES: Final = frozenset({"name", "annotations", "prefix", "index", "id", "type", "function_call"})
 """Fields of messages that repeat what is known, or that only responses have."""
 REASONING_DETAILS: Final = "reasoning_details"
-_encode: Final = msgspec.json.Encoder().encode
+_encode: Final = msgspec.json.Encoder(decimal_format="number").encode
 
 
 class FunctionCall(Struct):
@@ -309,7 +309,7 @@ def encode(response: CompletionResponse, info: ReplyInfo) -> Payload:
             }
             for index, (parts, reason) in enumerate([(response.parts, response.finish_reason), *others])
         ],
-        "usage": _usage(response.usage),
+        "usage": _usage(response.usage, info),
         **({"service_tier": response.usage.service_tier} if response.usage.service_tier else {}),
     }
 
@@ -365,8 +365,8 @@ def _token(token: str, logprob: float) -> Payload:
     return {"token": token, "logprob": logprob, "bytes": list(token.encode("utf-8", "replace"))}
 
 
-def _usage(usage: Usage) -> Payload | None:
-    """Encode token counts; ``None`` where the provider reported none."""
+def _usage(usage: Usage, info: ReplyInfo) -> Payload | None:
+    """Encode token counts, with the cost of the call in USD; ``None`` where the provider reported no counts."""
     if usage.input_tokens is None and usage.output_tokens is None:
         return None
     inputs, outputs = usage.input_tokens or 0, usage.output_tokens or 0
@@ -379,6 +379,8 @@ def _usage(usage: Usage) -> Payload | None:
         }
     if usage.reasoning_tokens is not None:
         payload["completion_tokens_details"] = {"reasoning_tokens": usage.reasoning_tokens}
+    if info.cost_usd is not None:
+        payload["cost"] = info.cost_usd
     return payload
 
 
@@ -413,7 +415,7 @@ class ChatStream:
             delta = {} if choice in self._begun else {"role": "assistant", "content": ""}
             chunks.append(self._choice(choice, _encode(delta), _encode(FINISH[reason])))
         if info.stream_usage:
-            chunks.append(_event({**self._head, "choices": [], "usage": _usage(response.usage)}))
+            chunks.append(_event({**self._head, "choices": [], "usage": _usage(response.usage, info)}))
         return b"".join([*chunks, b"data: [DONE]\n\n"])
 
     def fail(self, error: LLMError, status: int) -> bytes:

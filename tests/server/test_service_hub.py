@@ -1,0 +1,247 @@
+"""A hub with a service makes the calls of a notebook there, with the results of a run in this process."""
+
+from __future__ import annotations
+
+import io
+import json
+import pickle
+import socket
+import threading
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+import pytest
+from aiohttp import web
+from returns.result import Failure, Result, Success
+
+import llmhub
+from llmhub.api import acomplete_table, complete_series, stream_table
+from llmhub.core.errors import AuthFailed, LLMError
+from llmhub.hub import Hub, PortableHub
+from llmhub.server.access import Caller
+from llmhub.server.key_access import token_of
+from llmhub.server.routes import HttpRoute
+from llmhub.server.running import RunningService
+from llmhub.server.server_settings import RunSettings
+from llmhub.sim import Latency, Simulator, SimulatorThread
+from llmhub.sim import serving as simulating
+
+Serving = Callable[..., RunningService]
+ServeOn = Callable[..., AbstractContextManager[RunningService]]
+MODEL = "openai/gpt-4o-mini"
+OTHER = "anthropic/claude-haiku-4-5"
+KEY = "sk-canary-0123456789"
+SAME = ("row", "sample", "provider", "model", "status", "response", "parsed", "error_type", "cost_usd", "input_tokens")
+PIXEL = bytes.fromhex("89504e470d0a1a0a0000000d49484452")
+
+
+@dataclass
+class Person:
+    """Something to extract."""
+
+    name: str
+    age: int
+
+
+class Keyed:
+    """Access by one key, which remembers what it was shown."""
+
+    async def authenticate(self, request: web.Request, _route: HttpRoute) -> Result[Caller, LLMError]:
+        if token_of(request.headers) != KEY:
+            return Failure(AuthFailed(message="no such key"))
+        return Success(Caller(key_id="k1", team="t"))
+
+
+def named_tool(city: str) -> str:
+    """Return the weather."""
+    return city
+
+
+def conversation(row: Any) -> list[dict[str, str]] | None:
+    return [{"role": "system", "content": "Be brief."}, {"role": "user", "content": row["text"]}]
+
+
+CALLS: list[tuple[Any, dict[str, Any]]] = [
+    ("Say {text}", {}),
+    ("Say {text}", {"model": [MODEL, OTHER], "n": 2, "temperature": 0.5, "stop": ["x"], "max_tokens": 50}),
+    ("Say {text}", {"system": "Answer in {{}} {language}", "examples": [("a", "b"), {"input": "c", "output": "d"}]}),
+    ("Say {text}", {"system": "Answer in {{}}."}),
+    ("Who? {text}", {"schema": Person, "model": [MODEL, OTHER]}),
+    (lambda row: f"Say {row['text']}", {}),
+    (conversation, {}),
+    ("What is {text}?", {"images": "image"}),
+    (None, {"messages": "chat"}),
+    ("Say {text}", {"tools": [llmhub.types.Tool("f", "does it", {"type": "object"})], "tool_choice": "auto"}),
+]
+
+
+@pytest.fixture(scope="module")
+def frame() -> pd.DataFrame:
+    return pd.DataFrame(
+        {
+            "text": ["a", None, "c {x}"],
+            "language": ["French", "Latin", "Greek"],
+            "image": [PIXEL, PIXEL, "nowhere.png"],
+            "chat": [[{"role": "user", "content": "Hi"}], "Hello", None],
+        },
+        index=[7, 7, 9],
+    )
+
+
+class TestTables:
+    def test_results_are_those_of_a_run_here(
+        self, serving: Serving, simulator: SimulatorThread, frame: pd.DataFrame
+    ) -> None:
+        at_service = Hub(service=serving().url)
+        with Hub(simulator=simulator.url) as here, at_service:
+            for prompt, options in CALLS:
+                arguments: dict[str, Any] = {"model": MODEL, "progress": False, **options}
+                expected = llmhub.complete_table(frame, prompt, hub=here, **arguments)
+                results = llmhub.complete_table(frame, prompt, hub=at_service, **arguments)
+                assert results.schema.equals(expected.schema), (prompt, options)
+                for name in SAME:
+                    assert results.column(name).to_pylist() == expected.column(name).to_pylist(), (name, options)
+                assert results.schema.metadata[b"simulated"] == b"true"
+
+    def test_frames_series_plans_jobs_and_streams(self, serving: Serving, frame: pd.DataFrame) -> None:
+        with Hub(service=serving().url) as hub:
+            assert frame.llm.plan("Say {text}", model=MODEL, hub=hub).calls == 2
+            results = frame.llm.complete("Say {text}", model=MODEL, hub=hub)
+            assert list(results.index) == [7, 7, 9]
+            assert list(results["status"]) == ["ok", "skipped", "ok"]
+            labels = frame.llm.classify("{text}", labels=["x", "y"], model=MODEL, hub=hub)
+            assert set(labels["label"].dropna()) <= {"x", "y"}
+            assert complete_series(frame["text"], "Say", model=MODEL, hub=hub, progress=False).num_rows == 3
+            job = frame.llm.submit("Tell {text}", model=MODEL, hub=hub)
+            assert list(job.result(20)["status"]) == ["ok", "skipped", "ok"]
+            assert len(job.table()) == 3
+            assert job.progress.finished
+            assert job.progress.done == 2
+            rows = list(frame.llm.stream("Sing {text}", model=MODEL, hub=hub))
+            assert sorted(row["row"] for row in rows) == [0, 1, 2]
+            tables = list(stream_table(frame, "Hum {text}", model=MODEL, hub=hub))
+            assert sum(table.num_rows for table in tables) == 3
+
+    async def test_awaited(self, serving: Serving, frame: pd.DataFrame) -> None:
+        with Hub(service=serving().url) as hub:
+            table = await acomplete_table(frame, "Say {text}", model=MODEL, hub=hub)
+            assert table.column("status").to_pylist() == ["ok", "skipped", "ok"]
+            assert (await llmhub.acomplete("Say hi", model=OTHER, hub=hub)).text
+
+    def test_names_of_the_service_are_models(self, serving: Serving, frame: pd.DataFrame) -> None:
+        with Hub(service=serving(models={"fast": MODEL}).url) as hub:
+            table = llmhub.complete_table(frame, "Say {text}", model="fast", hub=hub, progress=False)
+        assert set(table.column("model").to_pylist()) == {"gpt-4o-mini"}
+
+    def test_stopped_job_has_what_was_answered(self, serve_on: ServeOn) -> None:
+        with (
+            simulating(Simulator(latency=Latency(0.3))) as simulator,
+            serve_on(simulator.url) as running,
+            Hub(service=running.url) as hub,
+        ):
+            frame = pa.table({"text": [str(number) for number in range(200)]})
+            job = llmhub.submit(frame, "Say {text}", model=MODEL, hub=hub, concurrency=2, progress=False)
+            while not len(job.table()):
+                threading.Event().wait(0.01)
+            job.stop()
+            statuses = job.result(20).column("status").to_pylist()
+        assert 0 < statuses.count("ok") < 200
+        assert statuses.count("ok") + statuses.count("cancelled") == 200
+
+    def test_notebook_outlives_a_restart_of_the_service(self, serve_on: ServeOn, tmp_path: Path) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as probe:
+            port = probe.getsockname()[1]
+        runs = RunSettings(folder=str(tmp_path))
+        frame = pa.table({"text": [str(number) for number in range(60)]})
+        with simulating(Simulator(latency=Latency(0.05))) as simulator, Hub(service=f"http://127.0.0.1:{port}") as hub:
+            with serve_on(simulator.url, runs=runs, port=port):
+                job = llmhub.submit(frame, "Say {text}", model=MODEL, hub=hub, concurrency=2, progress=False)
+                while not len(job.table()):
+                    threading.Event().wait(0.01)
+            assert not job.done
+            with serve_on(simulator.url, runs=runs, port=port):
+                table = job.result(30)
+            assert table.column("status").to_pylist() == ["ok"] * 60
+            assert table.column("row").to_pylist() == list(range(60))
+            assert simulator.counts()["requests"] == 60
+
+
+class TestSingleCalls:
+    def test_complete_stream_embed_and_cost(self, serving: Serving, simulator: SimulatorThread) -> None:
+        with Hub(service=serving().url) as hub, Hub(simulator=simulator.url) as here:
+            expected = llmhub.complete("Say hi", model=OTHER, hub=here)
+            reply = llmhub.complete("Say hi", model=OTHER, hub=hub)
+            assert (reply.text, reply.cost_usd) == (expected.text, expected.cost_usd)
+            assert "".join(chunk.text for chunk in llmhub.stream("Say hi", model=OTHER, hub=hub)) == expected.text
+            vectors = [
+                llmhub.embed(["a", "b"], model="openai/text-embedding-3-small", hub=each).tolist()
+                for each in (hub, here)
+            ]
+            assert vectors[0] == vectors[1]
+
+
+class TestErrors:
+    def test_errors_of_the_service_are_exceptions(self, serving: Serving, frame: pd.DataFrame) -> None:
+        with Hub(service=serving().url) as hub:
+            with pytest.raises(llmhub.errors.BadRequestError, match="nobody"):
+                llmhub.complete_table(frame, "Say {text}", model="nobody/x", hub=hub)
+            with pytest.raises(llmhub.errors.BadRequestError, match="missing"):
+                llmhub.complete_table(frame, "Say {missing}", model=MODEL, hub=hub)
+            with pytest.raises(llmhub.errors.BudgetExceededError):
+                llmhub.complete_table(frame, "Say {text}", model=MODEL, hub=hub, budget_usd=1e-8)
+
+    def test_first_failed_row_is_raised_on_request(self, serve_on: ServeOn, frame: pd.DataFrame) -> None:
+        with simulating(Simulator()) as simulator, serve_on(simulator.url) as running, Hub(service=running.url) as hub:
+            with pytest.raises(llmhub.errors.NotFoundError) as raised:
+                llmhub.complete_table(frame, "{text}", model="openai/does-not-exist", hub=hub, on_error="raise")
+            assert raised.value.table.column("status").to_pylist() == ["error", "skipped", "error"]
+
+    @pytest.mark.parametrize(
+        "options", [{"n_jobs": 2}, {"sink": "out"}, {"mode": "batch"}, {"engine": "dask"}, {"tools": [named_tool]}]
+    )
+    def test_options_of_this_process_are_refused(self, frame: pd.DataFrame, options: dict[str, Any]) -> None:
+        with Hub(service="http://127.0.0.1:9") as hub, pytest.raises(llmhub.errors.BadRequestError, match="service"):
+            llmhub.complete_table(frame, "Say {text}", model=MODEL, hub=hub, **options)
+
+    @pytest.mark.parametrize("options", [{"cache": "a.db"}, {"budget_usd": 1}, {"endpoints": {"openai": None}}])
+    def test_what_the_service_decides_is_refused(self, options: dict[str, Any]) -> None:
+        with pytest.raises(llmhub.errors.BadRequestError, match="service"):
+            Hub(service="http://127.0.0.1:9", **options)
+
+    @pytest.mark.parametrize("service", ["llm.example", "ftp://x", "https://ann:pw@llm.example", 7])
+    def test_address_is_checked(self, service: Any) -> None:
+        with pytest.raises(llmhub.errors.BadRequestError, match="service") as raised:
+            Hub(service=service)
+        assert "pw" not in str(raised.value)
+
+    def test_service_that_is_not_there_is_named(self, frame: pd.DataFrame, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("llmhub.api.service_runs.CREATE_PATIENCE_S", 0.1)
+        with Hub(service="http://127.0.0.1:9") as hub, pytest.raises(llmhub.errors.APIConnectionError, match="9"):
+            llmhub.complete_table(frame, "Say {text}", model=MODEL, hub=hub)
+
+
+class TestKey:
+    def test_key_is_sent_and_never_shown(
+        self, serving: Serving, frame: pd.DataFrame, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        url = serving(access=Keyed()).url
+        with Hub(service=url) as without, pytest.raises(llmhub.errors.AuthenticationError, match="no such key"):
+            llmhub.complete_table(frame, "Say {text}", model=MODEL, hub=without)
+        monkeypatch.setenv("LLMHUB_SERVICE_KEY", KEY)
+        for hub in (Hub(service=url), Hub(service=url, service_key=KEY)):
+            with hub:
+                results = llmhub.complete_table(frame, "Say {text}", model=MODEL, hub=hub, progress=False)
+                assert results.column("status").to_pylist() == ["ok", "skipped", "ok"]
+                assert llmhub.complete("Say hi", model=MODEL, hub=hub).text
+                shown = [repr(hub), str(hub.service_key), repr(hub.target(MODEL)), repr(pickle.dumps(hub))]
+                buffer = io.StringIO()
+                json.dump({name: str(getattr(hub, name)) for name in ("service", "service_key")}, buffer)
+                assert KEY not in "".join([*shown, buffer.getvalue(), str(results.to_pylist())])
+        carried = pickle.loads(pickle.dumps(PortableHub(Hub(service=url, service_key=KEY)))).hub
+        assert carried.service_key.reveal() == KEY
+        assert KEY not in caplog.text
