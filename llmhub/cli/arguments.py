@@ -37,7 +37,9 @@ EXAMPLES: Final = {
     "run": "llmhub run reviews.csv answers.parquet --prompt 'Summarise: {text}' \\\n"
     "      --model openai/gpt-4o-mini --model anthropic/claude-haiku-4-5\n"
     "  llmhub run reviews.csv answers.csv --prompt 'Summarise: {text}' --model openai/gpt-4o-mini \\\n"
-    "      --simulator http://127.0.0.1:8000      (against a simulator: see llmhub sim)",
+    "      --simulator http://127.0.0.1:8000      (against a simulator: see llmhub sim)\n"
+    "  llmhub run reviews.csv answers.csv --prompt 'Summarise: {text}' --model openai/gpt-4o-mini \\\n"
+    "      --service https://llm.team.example     (at a service of the team: see llmhub serve)",
     "embed": "llmhub embed articles.csv vectors.parquet --prompt '{title}: {body}' \\\n"
     "      --model openai/text-embedding-3-small",
     "plan": "llmhub plan reviews.csv --prompt 'Summarise: {text}' --model openai/gpt-4o-mini --max-tokens 200",
@@ -699,6 +701,12 @@ def _endpoint_arguments(group: argparse._ArgumentGroup) -> None:
     endpoint = group.add_mutually_exclusive_group()
     endpoint.add_argument(
         "--simulator", type=http_url, metavar="URL", help="send all requests to a simulator (llmhub sim)"
+    )
+    endpoint.add_argument(
+        "--service",
+        type=http_url,
+        metavar="URL",
+        help="make all calls at a service (llmhub serve), with the key in LLMHUB_SERVICE_KEY",
     )
     endpoint.add_argument(
         "--base-url",

@@ -38,14 +38,18 @@ def build_hub(args: argparse.Namespace) -> Hub:
     has_limit = rpm is not None or tpm is not None
     providers = {**PROVIDERS, **plugins.providers}
     models = [name for name in args.model if name.partition("/")[0] in providers]
+    limits = {name: Limit(rpm=rpm, tpm=tpm) for name in models} if has_limit else {}
+    pool_size = max(DEFAULT_POOL_SIZE, getattr(args, "concurrency", None) or 0)
+    if args.service:
+        return Hub(settings=settings, service=args.service, cache=args.cache, limits=limits, pool_size=pool_size)
     return Hub(
         plugins=plugins,
         settings=settings,
         endpoints=overrides,
         credentials=None if args.simulator else default_credentials(settings),
         cache=None if args.no_cache else args.cache or _default_cache(args, settings),
-        limits={name: Limit(rpm=rpm, tpm=tpm) for name in models} if has_limit else {},
-        pool_size=max(DEFAULT_POOL_SIZE, getattr(args, "concurrency", None) or 0),
+        limits=limits,
+        pool_size=pool_size,
     )
 
 

@@ -21,6 +21,7 @@ from returns.result import Failure, Result, Success
 
 import llmhub
 from llmhub.api import acomplete_table, complete_series, stream_table
+from llmhub.cli import main
 from llmhub.core.errors import AuthFailed, LLMError
 from llmhub.hub import Hub, PortableHub
 from llmhub.server.access import Caller
@@ -183,6 +184,24 @@ class TestSingleCalls:
                 for each in (hub, here)
             ]
             assert vectors[0] == vectors[1]
+
+
+class TestCommand:
+    def test_run_and_plan_at_a_service(
+        self, serving: Serving, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        (tmp_path / "in.csv").write_text("text\na\nb\n", encoding="utf-8")
+        monkeypatch.setenv("LLMHUB_SERVICE_KEY", KEY)
+        url = serving(access=Keyed()).url
+        given = ["--prompt", "Say {text}", "--model", MODEL, "--service", url]
+        assert main(["plan", str(tmp_path / "in.csv"), *given]) == 0
+        assert "2 calls" in capsys.readouterr().out
+        assert main(["run", str(tmp_path / "in.csv"), str(tmp_path / "out.parquet"), *given]) == 0
+        assert pd.read_parquet(tmp_path / "out.parquet")["status"].tolist() == ["ok", "ok"]
+        assert main(["run", str(tmp_path / "in.csv"), str(tmp_path / "x.csv"), *given, "--cache", "a.db"]) != 0
+        printed = capsys.readouterr()
+        assert "service" in printed.err
+        assert KEY not in printed.out + printed.err
 
 
 class TestErrors:
