@@ -21,7 +21,9 @@ ENGINE_EXTRAS = {"spark", "ray", "dask", "daft"}
 """Engines of hundreds of megabytes, which are installed one by one and tested in environments of their own."""
 EXTRAS: dict[str, list[str]] = PROJECT["optional-dependencies"]
 IMPORT_NAMES = {
+    "azure-identity": "azure.identity",
     "genai-prices": "genai_prices",
+    "google-auth": "google.auth",
     "google-genai": "google.genai",
     "googleapis-common-protos": "google.rpc",
     "grafana-foundation-sdk": "grafana_foundation_sdk",

@@ -112,6 +112,27 @@ ENVIRONMENT_VARIABLES: Final[Mapping[str, tuple[tuple[str, str], ...]]] = Mappin
 """Fields of an endpoint and the environment variables that set them, for providers with names of their own."""
 
 
+CLOUD_VARIABLES: Final[Mapping[str, str]] = MappingProxyType(
+    {"AWS_SECRET_ACCESS_KEY": "aws", "VERTEX_ACCESS_TOKEN": "google", "AZURE_OPENAI_API_KEY": "azure"}
+)
+"""Clouds whose own credentials a provider takes, by a variable that it reads."""
+
+
+@lru_cache(maxsize=len(CLOUD_VARIABLES))
+def providers_of_cloud(cloud: str) -> frozenset[str]:
+    """Return the providers that take the credentials of a cloud (``aws``, ``google`` or ``azure``).
+
+    Examples
+    --------
+    >>> sorted(providers_of_cloud("google"))
+    ['vertex', 'vertex-anthropic']
+    """
+    variables = {variable for variable, of in CLOUD_VARIABLES.items() if of == cloud}
+    return frozenset(
+        name for name, rows in ENVIRONMENT_VARIABLES.items() if any(variable in variables for _, variable in rows)
+    )
+
+
 PROVIDER_ALIASES: Final[Mapping[str, str]] = MappingProxyType({
     **dict.fromkeys(("gemini", "google-ai", "googleai", "google_genai", "palm"), "google"),
     **dict.fromkeys(("vertex_ai", "vertexai", "google-vertex", "google_vertexai"), "vertex"),

@@ -1,3 +1,6 @@
+from .cloud import AwsCredentials as AwsCredentials
+from .cloud import AzureCredentials as AzureCredentials
+from .cloud import GoogleCredentials as GoogleCredentials
 from .credential_store import CredentialContext as CredentialContext
 from .credential_store import Credentials as Credentials
 from .credential_store import CredentialSource as CredentialSource

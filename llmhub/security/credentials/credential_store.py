@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Final, Protocol, TypeAlias, TypeVar, runtime_checkable
+from typing import Any, Final, Protocol, TypeAlias, runtime_checkable
 
 from returns.result import Failure, Result, Success
 
@@ -32,8 +32,10 @@ from llmhub.core.errors import AuthFailed, BadRequestError, LLMError, invalid
 from llmhub.core.provider import CREDENTIAL_FIELDS, Endpoint, HttpReply, HttpRequest
 from llmhub.core.secret import Secret
 from llmhub.providers.registry import PROVIDERS
+from llmhub.security.redaction import redact
 
-T = TypeVar("T")
+MAX_TEXT: Final = 300
+"""Characters of another library's message that are shown."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, init=False)
@@ -201,16 +203,20 @@ class CredentialSource(Protocol):
 
 
 async def fetch_in_thread(
-    context: CredentialContext, name: str, read: Callable[[], Credentials | None]
+    context: CredentialContext, name: str, read: Callable[[], Credentials | None], *, with_text: bool = False
 ) -> Result[Credentials | None, LLMError]:
-    """Run a blocking read in a thread; an exception becomes an error without its text, which may hold a credential."""
+    """Run a blocking read in a thread; an exception becomes an error.
+
+    Its text may hold a credential, so that it is left out, or redacted if ``with_text``.
+    """
     try:
         return Success(await context.run_in_thread(read))
     except BadRequestError as error:
         return Failure(AuthFailed(path="credentials", message=f"{name}: {error.error}"))
     except Exception as error:  # noqa: BLE001 - foreign code may raise anything
-        kind = type(error).__name__
-    return Failure(AuthFailed(path="credentials", message=f"{name}: raised {kind}"))
+        text = f": {' '.join(redact(str(error)).split())[:MAX_TEXT]}" if with_text else ""
+        message = f"{name}: {type(error).__name__}{text}"
+    return Failure(AuthFailed(path="credentials", message=message))
 
 
 def _with_sources(settings: Settings) -> frozenset[str]:
