@@ -6,6 +6,7 @@ import argparse
 from typing import Any
 
 from llmhub.cli.console import print_message, print_result
+from llmhub.server.rpc.servers import check_protocols
 from llmhub.server.running import serve
 from llmhub.server.server_settings import load_server_settings
 from llmhub.server.service import Service, open_service
@@ -24,6 +25,7 @@ def run(args: argparse.Namespace) -> int:
     if args.keys:
         overrides["access"] = {"keys": True}
     settings = load_server_settings(args.config, overrides)
+    check_protocols(settings)
     service = open_service(settings, args.config)
     if args.check:
         service.hub.close()

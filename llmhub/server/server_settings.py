@@ -114,7 +114,8 @@ class FlightSettings(TlsSettings, frozen=True, kw_only=True, forbid_unknown_fiel
     max_exchanges
         Exchanges at once; further ones are refused.
     max_buffer_bytes
-        Rows that are kept for one exchange before they are sent, and results that its client has not read.
+        Rows that are kept for one exchange before they are sent, and results that its client has not read. A batch may
+        not be larger.
     """
 
     port: Annotated[int, Meta(ge=0, le=65_535)] = 50052

@@ -133,10 +133,12 @@ class Keys:
         self.store = open_sqlite_access(folder / "keys.db", lambda: self.now[0])
         self.registry = KeyRegistry(self.store, lambda: self.now[0])
 
-    def serve(self, hub: dict[str, Any] | None = None, **settings: Any) -> RunningService:
+    def serve(
+        self, hub: dict[str, Any] | None = None, server: dict[str, Any] | None = None, **settings: Any
+    ) -> RunningService:
         values = AccessSettings(keys=True, **{"admin_key": Secret(ADMIN), "refresh_s": 0.0, **settings})
         store = open_sqlite_access(self._folder / "keys.db", lambda: self.now[0])
-        return self._serving(access=KeyAccess(values, store, lambda: self.now[0]), hub=hub)
+        return self._serving(access=KeyAccess(values, store, lambda: self.now[0]), hub=hub, **(server or {}))
 
     def create(self, **options: Any) -> NewKey:
         return self.registry.create(msgspec.convert(options, type=KeyOptions, strict=False))
@@ -147,3 +149,16 @@ def keys(serving: Callable[..., RunningService], tmp_path: Path) -> Iterator[Key
     made = Keys(serving, tmp_path)
     yield made
     made.store.close()
+
+
+@pytest.fixture(scope="session")
+def tls_files(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
+    """Return a self-signed certificate and its key."""
+    folder = tmp_path_factory.mktemp("tls")
+    key, certificate = str(folder / "key.pem"), str(folder / "certificate.pem")
+    options = ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1", "-days", "1"]
+    files = ["-keyout", key, "-out", certificate]
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", *files, *options], check=True, capture_output=True
+    )
+    return certificate, key

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import signal
-import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
+import grpc
 import pyarrow as pa
 import pytest
 from opentelemetry.sdk.trace import TracerProvider
@@ -23,6 +23,8 @@ import llmhub
 from llmhub.core.errors import AuthFailed, BadRequestError
 from llmhub.engine.event_loop import background_loop
 from llmhub.server.access import Caller
+from llmhub.server.rpc import connector_pb2 as pb
+from llmhub.server.rpc.connector_pb2_grpc import LLMConnectorServiceStub
 from llmhub.server.running import RunningService
 from llmhub.server.server_settings import FlightSettings
 from llmhub.sim import Latency, Simulator, SimulatorThread
@@ -199,12 +201,19 @@ def test_client_may_write_first_and_one_that_never_reads_is_cut_off(serve_on: Se
         assert ask(connect(running), texts(100)).num_rows == 100
         writer, reader = exchange(connect(strict))
         writer.begin(texts(0).schema)
-        writer.write_table(texts(300), max_chunksize=100)
+        writer.write_table(texts(300), max_chunksize=20)
         writer.done_writing()
         assert until(lambda: strict.service.active_requests == 1)
         assert until(lambda: strict.service.active_requests == 0)
         with pytest.raises(flight.FlightTimedOutError, match="too slow"):
             reader.read_all()
+
+
+def test_batches_are_bounded(serving: Serving, connect: Any) -> None:
+    running = serving(flight=FlightSettings(port=0, max_buffer_bytes=1000))
+    with pytest.raises(flight.FlightServerError, match="more than 1000 bytes"):
+        ask(connect(running), texts(100, "x" * 20))
+    assert until(lambda: running.service.active_requests == 0)
 
 
 def test_exchanges_are_bounded(serving: Serving, connect: Any) -> None:
@@ -256,11 +265,11 @@ def test_drained_service_refuses_exchanges(serving: Serving, connect: Any) -> No
         ask(client, texts(1))
 
 
-def test_sigterm_completes_an_exchange_and_does_not_wait_for_an_idle_one(
+def test_sigterm_drains_flight_and_grpc_and_does_not_wait_for_an_idle_exchange(
     serving_process: Callable[..., Any], connect: Any
 ) -> None:
-    with simulating(Simulator(seed=7, latency=Latency(1.0))) as paced:
-        served = serving_process("--simulator", paced.url, "--flight-port", "0")
+    with simulating(Simulator(seed=7, latency=Latency(1.0, first=0.01))) as paced:
+        served = serving_process("--simulator", paced.url, "--flight-port", "0", "--grpc-port", "0")
         client = connect(served)
         writer, reader = exchange(client)
         writer.begin(texts(3).schema)
@@ -269,8 +278,13 @@ def test_sigterm_completes_an_exchange_and_does_not_wait_for_an_idle_one(
         idle, answers = exchange(client)
         idle.begin(texts(0).schema)
         idle.write_table(texts(2, "idle"))
-        assert until(lambda: paced.counts()["in_flight"] == 5)
-        served.process.send_signal(signal.SIGTERM)
+        with grpc.insecure_channel(served.addresses["grpc"]) as channel:
+            stream = LLMConnectorServiceStub(channel).StreamCompletion(pb.CompletionRequest(model=MODEL, prompt="Hi"))
+            assert next(stream).text
+            assert until(lambda: paced.counts()["in_flight"] == 6)
+            served.process.send_signal(signal.SIGTERM)
+            *_, last = stream
+        assert last.response.text
         assert reader.read_all().column("status").to_pylist() == ["ok"] * 3
         rows = 0
         while rows < 2:
@@ -278,19 +292,6 @@ def test_sigterm_completes_an_exchange_and_does_not_wait_for_an_idle_one(
         assert served.process.wait(PATIENCE_S) == 0
         with pytest.raises(flight.FlightUnavailableError):
             answers.read_chunk()
-
-
-@pytest.fixture(scope="session")
-def tls_files(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
-    """Return a self-signed certificate and its key."""
-    folder = tmp_path_factory.mktemp("tls")
-    key, certificate = str(folder / "key.pem"), str(folder / "certificate.pem")
-    options = ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1", "-days", "1"]
-    files = ["-keyout", key, "-out", certificate]
-    subprocess.run(
-        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", *files, *options], check=True, capture_output=True
-    )
-    return certificate, key
 
 
 def test_tls(serving: Serving, tls_files: tuple[str, str], connect: Any) -> None:

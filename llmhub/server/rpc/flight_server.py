@@ -202,7 +202,8 @@ class _Authentication(flight.ServerMiddlewareFactory):  # type: ignore[misc]
         return _Caller(context, dict(fields))
 
     async def _open(self, fields: list[tuple[str, str]], request_id: str) -> RequestContext:
-        request = foreign_request(ROUTE.path, fields, scheme=self._scheme)
+        host = self._service.addresses["flight"].partition("://")[2]
+        request = foreign_request(ROUTE.path, fields, host=host, scheme=self._scheme)
         return await open_context(self._service, ROUTE, request, request_id)
 
 
@@ -306,7 +307,7 @@ class _Exchange:
         writing = threading.Thread(target=self._write, args=(writer, context, running), name="llmhub-flight-write")
         writing.start()
         try:
-            for block in _blocks(reader, names):
+            for block in _blocks(reader, names, self._max_bytes):
                 if not on_loop(self._loop, self._put(block)):
                     break
             else:
@@ -425,10 +426,18 @@ class _Exchange:
             running.cancel()
 
 
-def _blocks(reader: Any, names: list[str]) -> Iterator[pa.Table]:
-    """Yield the client's batches as they arrive, in blocks of at most `BLOCK_ROWS` rows."""
+def _blocks(reader: Any, names: list[str], max_bytes: int) -> Iterator[pa.Table]:
+    """Yield the client's batches as they arrive, in blocks of at most `BLOCK_ROWS` rows.
+
+    Raises
+    ------
+    ConnectorError
+        A batch is larger than ``max_bytes``.
+    """
     for chunk in reader:
         if chunk.data is not None:
+            if chunk.data.nbytes > max_bytes:
+                raise invalid("table", f"has a batch of more than {max_bytes} bytes; write smaller ones")
             table = pa.Table.from_batches([chunk.data]).select(names)
             table.validate(full=True)
             for first in range(0, table.num_rows, BLOCK_ROWS):

@@ -25,7 +25,13 @@ class _NoConnection:
 
 
 def foreign_request(
-    path: str, headers: Iterable[tuple[str, str]], body: bytes = b"", *, remote: str = "", scheme: str = "http"
+    path: str,
+    headers: Iterable[tuple[str, str]],
+    body: bytes = b"",
+    *,
+    host: str,
+    remote: str = "",
+    scheme: str = "http",
 ) -> web.Request:
     """Return a request that was read already: ``POST`` to a path, with the metadata of a call as its headers.
 
@@ -39,6 +45,8 @@ def foreign_request(
         Names and values; a name may be repeated.
     body
         The message as it was sent.
+    host
+        Address of the service, as far as the client names none.
     remote
         Address of the client's host.
     scheme
@@ -62,7 +70,15 @@ def foreign_request(
     connection: Any = _NoConnection()
     loop = asyncio.get_running_loop()
     request = web.Request(
-        message, EMPTY_PAYLOAD, connection, nothing, nothing, loop, scheme=scheme, remote=remote or None
+        message,
+        EMPTY_PAYLOAD,
+        connection,
+        nothing,
+        nothing,
+        loop,
+        scheme=scheme,
+        host=fields.get("host", host),
+        remote=remote or None,
     )
     request._read_bytes = body  # noqa: SLF001 - what ``read`` returns
     return request

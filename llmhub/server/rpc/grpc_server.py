@@ -179,7 +179,9 @@ class CompletionMethods:
     ) -> Any:
         """Authenticate the call, and answer it within its deadline and the service's."""
         scheme = "https" if self.secure else "http"
-        request = foreign_request(route.path, fields, body, remote=_host(rpc.peer()), scheme=scheme)
+        request = foreign_request(
+            route.path, fields, body, host=self.service.addresses["grpc"], remote=_host(rpc.peer()), scheme=scheme
+        )
         context = _within_deadline(await open_context(self.service, route, request, request_id), rpc)
         attributes = {"rpc.system": "grpc", "rpc.service": SERVICE_NAME, "rpc.method": route.path.rpartition("/")[2]}
         with observed_request(context, route.path.removeprefix("/"), request.headers, attributes):

@@ -9,6 +9,8 @@ from typing import Final
 
 from llmhub.core.optional_imports import import_optional
 from llmhub.server.routes import RouteGroup
+from llmhub.server.rpc.tls_files import read_tls_files
+from llmhub.server.server_settings import ServerSettings
 from llmhub.server.service import Service
 
 GRPC_LIBRARIES: Final = (
@@ -18,6 +20,25 @@ GRPC_LIBRARIES: Final = (
     "grpc_health.v1",
     "grpc_reflection.v1alpha",
 )
+FLIGHT_LIBRARIES: Final = ("pyarrow.flight",)
+
+
+def check_protocols(settings: ServerSettings) -> None:
+    """Check that what the protocols of the settings need is here.
+
+    Raises
+    ------
+    BadRequestError
+        The extra is not installed, or a file of the TLS settings cannot be read.
+    """
+    for name, protocol, libraries in (
+        ("grpc", settings.grpc, GRPC_LIBRARIES),
+        ("flight", settings.flight, FLIGHT_LIBRARIES),
+    ):
+        if protocol is not None:
+            for library in libraries:
+                import_optional(library, name)
+            read_tls_files(protocol, f"server.{name}")
 
 
 @asynccontextmanager
@@ -30,15 +51,13 @@ async def serve_protocols(service: Service) -> AsyncIterator[None]:
         The extra is not installed, or the server cannot start.
     """
     settings = service.settings
+    check_protocols(settings)
     async with AsyncExitStack() as stack:
         if settings.grpc is not None:
-            for library in GRPC_LIBRARIES:
-                import_optional(library, "grpc")
-            grpc_server = importlib.import_module("llmhub.server.rpc.grpc_server")
+            grpc_server = importlib.import_module("llmhub.server.rpc.grpc_server")  # needs the extra
             await stack.enter_async_context(grpc_server.grpc_serving(service, settings.grpc))
         if settings.flight is not None:
-            import_optional("pyarrow.flight", "flight")
-            flight_server = importlib.import_module("llmhub.server.rpc.flight_server")
+            flight_server = importlib.import_module("llmhub.server.rpc.flight_server")  # as above
             await stack.enter_async_context(flight_server.flight_serving(service, settings.flight))
         yield
 
