@@ -10,11 +10,11 @@ import sqlite3
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
-from typing import Final, TypeAlias
+from typing import Final
 
 import msgspec
 
-from llmhub.cache.store import BatchLedger, BatchRecord, EndedRequest
+from llmhub.cache.store import BatchLedger, BatchRecord
 
 CREATE_TABLES: Final = (
     "CREATE TABLE IF NOT EXISTS batches (id INTEGER PRIMARY KEY, token TEXT NOT NULL UNIQUE, pack BLOB NOT NULL)",
@@ -28,22 +28,9 @@ _ENCODE: Final = msgspec.msgpack.Encoder().encode
 _DECODE: Final = msgspec.msgpack.Decoder(BatchRecord).decode
 
 
-InsertEnded: TypeAlias = Callable[[sqlite3.Connection, Sequence[EndedRequest]], None]
-
-
-def batch_ledger(
-    connect: Callable[[], AbstractContextManager[sqlite3.Connection]], insert_ended: InsertEnded
-) -> BatchLedger:
-    """Return the batches of one file.
-
-    Parameters
-    ----------
-    connect
-        Context manager of the thread's connection.
-    insert_ended
-        Records requests as ended, within a transaction.
-    """
-    batches = _SqliteBatches(connect, insert_ended)
+def batch_ledger(connect: Callable[[], AbstractContextManager[sqlite3.Connection]]) -> BatchLedger:
+    """Return the batches of one file; ``connect`` is the context manager of the thread's connection."""
+    batches = _SqliteBatches(connect)
     return BatchLedger(
         put=batches.put,
         get=batches.get,
@@ -52,7 +39,6 @@ def batch_ledger(
         find=batches.find,
         rows=batches.rows,
         remove_rows=batches.remove_rows,
-        settle=batches.settle,
         finish=batches.finish,
         remove=batches.remove,
     )
@@ -63,7 +49,6 @@ class _SqliteBatches:
     """The batches of one file (see `batch_ledger`)."""
 
     connect: Callable[[], AbstractContextManager[sqlite3.Connection]]
-    insert_ended: InsertEnded
     _exists: bool = False
 
     def put(self, record: BatchRecord) -> None:
@@ -105,17 +90,6 @@ class _SqliteBatches:
             number = _number(connection, token)
             pairs = [(key, number) for key in keys]
             connection.executemany("DELETE FROM batch_rows WHERE key = ? AND batch = ?", pairs)
-
-    def settle(self, token: str, ended: Sequence[EndedRequest]) -> None:
-        with self._write() as connection:
-            number, taken = _number(connection, token), set[bytes]()
-            for start in range(0, len(ended), QUERY_KEYS):
-                keys = [request.key for request in ended[start : start + QUERY_KEYS]]
-                marks = ",".join("?" * len(keys))
-                query = f"DELETE FROM batch_rows WHERE batch = ? AND key IN ({marks}) RETURNING key"  # noqa: S608 - question marks
-                taken.update(key for (key,) in connection.execute(query, (number, *keys)))
-            last = {request.key: request for request in ended}
-            self.insert_ended(connection, [request for key, request in last.items() if key in taken])
 
     def finish(self, record: BatchRecord) -> None:
         with self._write() as connection:

@@ -130,7 +130,7 @@ class _SqliteLedger:
 
     def __init__(self, connect: Connect, try_connect: TryConnect) -> None:
         self._connect, self._try_connect = connect, try_connect
-        self.batches = batch_ledger(connect, _insert_ended)
+        self.batches = batch_ledger(connect)
         # Appending to the log and updating the state kept of it must be one step for other threads.
         self._log_lock = threading.Lock()
         self._owner: Owner | None = None

@@ -280,9 +280,6 @@ class BatchLedger:
         Returns the keys in a batch.
     remove_rows
         Takes keys out of a batch.
-    settle
-        ``settle(token, ended)`` takes answered keys out of a batch and records their requests, in one transaction. A
-        key that was taken out before is not recorded again.
     finish
         Stores a record and takes all keys out of its batch.
     remove
@@ -296,7 +293,6 @@ class BatchLedger:
     find: Callable[[Sequence[bytes]], Mapping[bytes, str]]
     rows: Callable[[str], list[bytes]]
     remove_rows: Callable[[str, Sequence[bytes]], None]
-    settle: Callable[[str, Sequence[EndedRequest]], None]
     finish: Callable[[BatchRecord], None]
     remove: Callable[[str], None]
 

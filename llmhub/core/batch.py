@@ -26,8 +26,6 @@ TOKEN_FIELD: Final = "llmhub"  # noqa: S105 - not a credential
 TOKEN_PREFIX: Final = "llmhub-"  # noqa: S105 - as above
 """Beginning of the names of batches and files, before the token."""
 
-URL_SAFE: Final = str.maketrans("-_+/", "+/??")
-"""From base64url to base64; the characters of base64 alone are not valid."""
 
 LateReason: TypeAlias = Literal["expired", "cancelled", "missing"]
 """Why a row of an ended batch has no reply: not processed in time, cancelled, or absent from the results."""
@@ -52,10 +50,10 @@ def key_from_custom_id(text: str) -> bytes | None:
     >>> key_from_custom_id(custom_id(b"k" * 32)) == b"k" * 32, key_from_custom_id("0")
     (True, None)
     """
-    if len(text) != KEY_CHARS:
+    if len(text) != KEY_CHARS or "+" in text or "/" in text:
         return None
     try:
-        return binascii.a2b_base64(text.translate(URL_SAFE) + "=", strict_mode=True)
+        return binascii.a2b_base64(text.replace("-", "+").replace("_", "/") + "=", strict_mode=True)
     except (binascii.Error, ValueError):
         return None
 

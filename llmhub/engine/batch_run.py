@@ -18,7 +18,7 @@ import hashlib
 import time
 import uuid
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from math import inf
@@ -33,6 +33,7 @@ from llmhub.cache.store import (
     ClaimRequest,
     EndedRequest,
     Entry,
+    LedgerBatch,
     Store,
     StoreError,
     as_store_error,
@@ -88,6 +89,8 @@ BUILD_ROWS: Final = 2_048
 """Rows that are encoded and recorded at a time."""
 BYTES_PER_TOKEN: Final = 4
 """Bytes of a request per prompt token, for the limit of tokens of a batch."""
+COLLECTING: Final = "collecting"
+"""Name of the value of a record whose results have been begun to be stored."""
 EMBEDS: Final = "embeds"
 """Name of the value of a record whose rows are texts to be embedded."""
 PENDING_CODE: Final = "batched"
@@ -144,6 +147,14 @@ class _Row(NamedTuple):
     dropped: tuple[str, ...] = ()
     sent: int = 0
     """Batches it was sent in before."""
+
+
+class DecodedRows(NamedTuple):
+    """Some results of a batch: what they are, and what is written of them."""
+
+    filed: list[FiledRow]
+    entries: list[Entry]
+    ended: list[EndedRequest]
 
 
 class FiledRow(NamedTuple):
@@ -245,6 +256,7 @@ class BatchRun:
         self._ended = asyncio.Event()
         self._live_lock = asyncio.Lock()
         self._placing = asyncio.Lock()
+        self._storing = asyncio.Lock()
         self._planned = False
         self._live_results: list[FanOutResult] = []
         self._max_rows: dict[str, int] = {}
@@ -799,6 +811,10 @@ class BatchRun:
                 await self._on_refused(opened, status.error, status.bad_rows)
                 return
             collector = _Collector(opened.target, opened.record, self._store, opened.rows)
+            if COLLECTING in record.values:
+                collector.counted = await run_in_thread(_counted_keys, self._store, record)
+            else:
+                await self._save(opened, values={**opened.record.values, COLLECTING: "1"})
             late = await self._read(opened, status, collector)
             if late is None:
                 return
@@ -821,8 +837,16 @@ class BatchRun:
         """Read the results; return the rows that are late, or ``None`` if the results could not be read or stored."""
         late: list[tuple[_Row, LateReason | Answer]] = []
 
+        storing: list[Awaitable[DecodedRows]] = []
+
         async def on_rows(decode: Callable[[], list[BatchRow]]) -> None:
-            for filed in await run_in_thread(collector.file, decode):
+            # Rows are stored while the next ones are decoded: SQLite leaves the interpreter to other threads.
+            decoded = await run_in_thread(collector.decode, decode)
+            await on_stored()
+            storing.append(asyncio.create_task(self._store_rows(collector, decoded)))
+
+        async def on_stored() -> None:
+            for filed in (await storing.pop()).filed if storing else ():
                 row = opened.rows.pop(filed.key, None)
                 if filed.answer is not None:
                     self._book(filed.key, opened.target, filed.answer)
@@ -836,7 +860,10 @@ class BatchRun:
                     late.append((row, filed.late or "missing"))
 
         try:
-            read = await opened.client.read_rows(opened.batch, status.files, on_rows)
+            try:
+                read = await opened.client.read_rows(opened.batch, status.files, on_rows)
+            finally:
+                await asyncio.shield(on_stored())
         except StoreError as error:
             self._store_problem = f"results of a batch could not be stored: {error}; the same call collects them again"
             if self._access.write_ahead is not None:
@@ -854,6 +881,11 @@ class BatchRun:
             late.append((row, reason))
         opened.rows = {}
         return late
+
+    async def _store_rows(self, collector: _Collector, decoded: DecodedRows) -> DecodedRows:
+        """Store some rows of one batch at a time: batches that write at once would wait for each other's locks."""
+        async with self._storing:
+            return await run_in_thread(collector.store_rows, decoded)
 
     def _is_late(self, answer: Answer) -> bool:
         """Return whether a failed row may succeed when it is sent again, and is to be."""
@@ -1082,6 +1114,13 @@ def _finish_if_stored(ledger: BatchLedger, store: Store, token: str) -> None:
     ledger.finish(record._replace(state="collected"))
 
 
+def _counted_keys(store: Store, record: BatchRecord) -> frozenset[bytes]:
+    """Return the keys of a batch that are recorded as ended: by the time they were sent, which they share."""
+    sent_at = record.intent_at or record.created_at
+    requests = store.ledger.requests() if store.ledger is not None else iter(())
+    return frozenset(request.key for request in requests if request.sent_at == sent_at and request.ended_at)
+
+
 class _EncodedRow(NamedTuple):
     """A row as it is written to a batch."""
 
@@ -1131,7 +1170,8 @@ def _encode(
 class _Collector:
     """Decodes results of one batch and stores them, in a thread.
 
-    ``rows`` are the rows that a run waits for; results of other rows are stored as well.
+    ``rows`` are the rows that a run waits for; results of other rows are stored as well. ``counted`` are keys that
+    another process recorded as ended before it died while it collected the batch.
     """
 
     target: Target
@@ -1140,9 +1180,11 @@ class _Collector:
     rows: Mapping[bytes, _Row] = field(default_factory=dict)
     keys: frozenset[bytes] | None = None
     is_confirmed: bool = False
+    counted: frozenset[bytes] = frozenset()
+    seen: set[bytes] = field(default_factory=set)
 
-    def file(self, decode: Callable[[], list[BatchRow]]) -> list[FiledRow]:
-        """Decode some rows, store their responses, and return what they are."""
+    def decode(self, decode: Callable[[], list[BatchRow]]) -> DecodedRows:
+        """Decode some rows; one that came before, because a download was repeated, is left out."""
         if self.record.values.get("unconfirmed") and self.keys is None:
             ledger = self.store.ledger.batches if self.store.ledger is not None else None
             self.keys = frozenset(ledger.rows(self.record.token)) if ledger is not None else frozenset()
@@ -1157,6 +1199,9 @@ class _Collector:
             if key is None or (self.keys is not None and key not in self.keys):
                 continue
             self.is_confirmed = True
+            if key in self.seen:
+                continue
+            self.seen.add(key)
             if row.reply is None:
                 filed.append(FiledRow(key, None, row.late))
                 continue
@@ -1170,16 +1215,21 @@ class _Collector:
             )
             if is_successful(answer.outcome):
                 entries.append(Entry(key, pack_outcome(answer, key), self.target.cache_name, started_at))
-            ended.append(_ended_request(key, record, self.target, answer, started_at, now))
+            if key not in self.counted:
+                ended.append(_ended_request(key, record, self.target, answer, started_at, now))
             filed.append(FiledRow(key, answer, None))
+        return DecodedRows(filed, entries, ended)
+
+    def store_rows(self, decoded: DecodedRows) -> DecodedRows:
+        """Store the responses of decoded rows, and record their requests as ended."""
         try:
-            if entries:
-                self.store.put_many(entries)
-            if ended:
-                self._settle(ended)
+            if decoded.entries:
+                self.store.put_many(decoded.entries)
+            if decoded.ended and self.store.ledger is not None:
+                self.store.ledger.commit(LedgerBatch(ended=decoded.ended))
         except Exception as error:
             raise as_store_error(error) from error
-        return filed
+        return decoded
 
     def _interpret(self, reply: HttpReply) -> Result[CompletionResponse, LLMError]:
         provider = self.target.provider
@@ -1192,17 +1242,6 @@ class _Collector:
     def _one_text(self) -> EmbedRequest:
         """A request of the form of each row: the text itself is not needed to decode its vector."""
         return EmbedRequest(self.target.model, ("",))
-
-    def _settle(self, ended: Sequence[EndedRequest]) -> None:
-        """Record requests as ended. A run that collects the batch again, after this one died, does not repeat that."""
-        ledger = self.store.ledger.batches if self.store.ledger is not None else None
-        if ledger is None:
-            return
-        values = dict(self.record.values)
-        if values.pop("unconfirmed", None):  # its rows, by which it was recognized, are taken out now
-            self.record = self.record._replace(values=values)
-            ledger.put(self.record)
-        ledger.settle(self.record.token, ended)
 
 
 def _ended_request(

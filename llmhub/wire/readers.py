@@ -161,6 +161,8 @@ def reported_cost(counts: Mapping[str, object]) -> Decimal | None:
     >>> reported_cost({"cost_in_usd_ticks": 2071250}), reported_cost({})
     (Decimal('0.000207125'), None)
     """
+    if "cost" not in counts and "cost_in_usd_ticks" not in counts:  # most providers state none
+        return None
     ticks = as_count(counts.get("cost_in_usd_ticks"))
     if ticks:
         return Decimal(ticks) / TICKS_PER_USD
