@@ -304,7 +304,7 @@ class RunCaller:
     around_send
         Wraps every call, to let it wait for its turn.
     in_thread
-        Whether prompts are rendered in a thread and nobody is warned, because the process also serves others.
+        Whether prompts are rendered in a thread and no warning is given, because the process also serves others.
     """
 
     budgets: Budgets | None = None
@@ -322,7 +322,7 @@ class TableRun:
     """A validated run over the rows of a frame that has not been started.
 
     Responses are stored in ``journal``, if there is one, instead of the cache. ``slots`` are shared with other runs,
-    ``batch_cancel`` cancels the batches of this one. ``caller`` is whom it is for.
+    ``batch_cancel`` cancels the batches of this one. ``caller`` names its owner.
     """
 
     hub: Hub

@@ -29,7 +29,7 @@ class AccountLimit(NamedTuple):
 
 
 class AccountBalance(NamedTuple):
-    """What was spent in an account, and what is reserved for calls in flight (nano USD)."""
+    """Amounts spent in an account, and reserved for calls in flight (nano USD)."""
 
     name: str
     spent: int = 0

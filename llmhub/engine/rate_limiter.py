@@ -225,7 +225,7 @@ class TargetLimiter:
 
 
 class TargetState(NamedTuple):
-    """What the limiter of a target is doing at one moment.
+    """State of a target's limiter at one moment.
 
     Parameters
     ----------

@@ -36,8 +36,8 @@ class Placeholders:
     >>> placeholders = Placeholders(Redactor())
     >>> placeholders.replace("From ann@example.org to bob@example.org, cc ann@example.org")
     'From [EMAIL_ADDRESS_1] to [EMAIL_ADDRESS_2], cc [EMAIL_ADDRESS_1]'
-    >>> placeholders.restore("Dear [EMAIL_ADDRESS_2], ... [EMAIL_ADDRESS_9]")
-    'Dear bob@example.org, ... [EMAIL_ADDRESS_9]'
+    >>> placeholders.restore("To [EMAIL_ADDRESS_2], ... [EMAIL_ADDRESS_9]")
+    'To bob@example.org, ... [EMAIL_ADDRESS_9]'
     """
 
     __slots__ = ("_by_value", "_counts", "_redactor", "_values", "max_length")

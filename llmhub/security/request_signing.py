@@ -41,7 +41,7 @@ _PARAMETER: Final = re.compile(r';([a-z*][a-z0-9_.*-]*)=(?:"([^"\\]*)"|(-?\d{1,1
 
 @dataclass(frozen=True, slots=True)
 class SignedParts:
-    """What can be signed of a request.
+    """Parts of a request that a signature can cover.
 
     Parameters
     ----------

@@ -57,7 +57,7 @@ class RotateRequest(Struct, kw_only=True, forbid_unknown_fields=True):
 
 
 class AccountEntry(Struct, kw_only=True):
-    """What a key or team (``key:ID``, ``team:NAME``) has spent in a period: a day, a month, or in all (``total``)."""
+    """Spending of a key or team (``key:ID``, ``team:NAME``) in a period: a day, a month, or in all (``total``)."""
 
     holder: str
     period: str
@@ -66,7 +66,7 @@ class AccountEntry(Struct, kw_only=True):
 
 
 class AccountList(Struct):
-    """What was spent, by holder and period."""
+    """Spending by holder and period."""
 
     data: list[AccountEntry]
     object: str = "list"

@@ -1,4 +1,4 @@
-"""What a client asks of the rows of a table: the fields of a request, and where they are in it.
+"""Requests for the rows of a table: their fields, and where these stand in the HTTP request.
 
 A body is either the table itself (Arrow IPC or Parquet), with the fields in the query, or ``multipart/form-data`` with
 a part ``request``, a JSON object, and a part ``table``. Fields are named as the arguments of `llmhub.complete_table`.

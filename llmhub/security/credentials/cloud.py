@@ -1,7 +1,7 @@
 """Credentials of clouds by their own libraries: botocore (AWS), google-auth (Google Cloud) and azure-identity (Azure).
 
 Each library walks its own chain: profiles, single sign-on, metadata servers, web identities. They block, so they run in
-a thread; they are asked anew at each read, since the engine keeps what they return until shortly before it expires.
+a thread; they are asked at each read, since the engine keeps what they return until shortly before it expires.
 """
 
 from __future__ import annotations

@@ -165,7 +165,7 @@ class CredentialStore:
     name
         Name for messages and the decision log.
     fetch
-        Reads the credentials of a provider, at each call anew. It returns errors and raises none.
+        Reads the credentials of a provider, afresh at each call. It returns errors and raises none.
     close
         Ends its background work.
     """
