@@ -102,6 +102,17 @@ class ServedCompletion:
 def parse_request(
     service: Service, request: web.Request, context: RequestContext, dialect: Dialect, payload: Payload
 ) -> ServedCompletion:
+    """Parse a payload for its target, with the options in the headers of its request.
+
+    Raises
+    ------
+    ConnectorError
+        It cannot be expressed, or the caller may not use the model.
+    """
+    return apply_options(parse_payload(service, context, dialect, payload), request)
+
+
+def parse_payload(service: Service, context: RequestContext, dialect: Dialect, payload: Payload) -> ServedCompletion:
     """Parse a payload for its target.
 
     Raises
@@ -115,7 +126,7 @@ def parse_request(
     provider = payload.get("provider") if dialect is hub_completions.DIALECT else None
     target = service.target(f"{provider}/{model}" if isinstance(provider, str) and provider else model, context)
     native = all(each.provider.wire.name in dialect.wires for each in service.hub.targets(target.name))
-    return apply_options(ServedCompletion(service, context, dialect, dialect.parse(payload, native), target), request)
+    return ServedCompletion(service, context, dialect, dialect.parse(payload, native), target)
 
 
 def apply_options(completion: ServedCompletion, request: web.Request) -> ServedCompletion:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from decimal import Decimal
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from aiohttp import web
 from returns.pipeline import is_successful
@@ -14,6 +14,7 @@ from llmhub.core.embedding import EmbeddingResponse
 from llmhub.core.errors import Cancelled, ServerError, Unsupported, invalid, to_exception
 from llmhub.core.pricing import compute_cost
 from llmhub.core.provider import PackLimits
+from llmhub.core.types import Payload
 from llmhub.engine.call import Answer, Target
 from llmhub.engine.embedding import EmbedSpec
 from llmhub.engine.event_loop import StopSignal
@@ -35,6 +36,33 @@ CONCURRENCY: Final = 8
 async def embed(service: Service, request: web.Request, context: RequestContext) -> web.StreamResponse:
     """Answer a request for embeddings in OpenAI's format, by the model of any provider that has them."""
     payload = await read_json(service, request)
+    reply = await answer_embeddings(service, context, payload, request.headers.get(CACHE_HEADER))
+    cost = reply.cost_usd
+    headers = {
+        CACHE_HIT_HEADER: "true" if reply.cache_hit else "false",
+        **({} if cost is None else {COST_HEADER: f"{cost:f}"}),
+    }
+    return json_response(reply.body, headers=headers)
+
+
+class EmbeddingsReply(NamedTuple):
+    """Vectors in the format of the API, their cost, and whether the cache had all of them."""
+
+    body: Payload
+    cost_usd: Decimal | None
+    cache_hit: bool
+
+
+async def answer_embeddings(
+    service: Service, context: RequestContext, payload: Payload, cache_mode: str | None = None
+) -> EmbeddingsReply:
+    """Embed the texts of a payload.
+
+    Raises
+    ------
+    ConnectorError
+        The payload is wrong, the caller may not use the model, or a text has no vector.
+    """
     model = payload.get("model")
     if not isinstance(model, str) or not model:
         raise invalid("$.model", "is missing; pass 'provider/model', such as 'openai/text-embedding-3-small'")
@@ -56,7 +84,7 @@ async def embed(service: Service, request: web.Request, context: RequestContext)
         run_id=random.randbytes(16),  # noqa: S311 - an id, no secret
         rows=len(distinct),
     )
-    answers = dict(zip(distinct, await _answers(service, request, context, spec), strict=True))
+    answers = dict(zip(distinct, await _answers(service, context, spec, cache_mode), strict=True))
     responses = [_response(answers[text]) for text in parsed.texts]
     tokens = [_response(answer).usage.input_tokens for answer in answers.values()]
     known = [count for count in tokens if count is not None]
@@ -64,9 +92,7 @@ async def embed(service: Service, request: web.Request, context: RequestContext)
         responses, model, parsed.encoding, sum(known) if len(known) == len(tokens) else None
     )
     cost = _cost(service, target, list(answers.values()))
-    hit = all(answer.cache_hit for answer in answers.values())
-    headers = {CACHE_HIT_HEADER: "true" if hit else "false", **({} if cost is None else {COST_HEADER: f"{cost:f}"})}
-    return json_response(body, headers=headers)
+    return EmbeddingsReply(body, cost, all(answer.cache_hit for answer in answers.values()))
 
 
 def _limits(service: Service, target: Target) -> PackLimits:
@@ -77,7 +103,7 @@ def _limits(service: Service, target: Target) -> PackLimits:
     return embeddings.limits(target.model)
 
 
-async def _answers(service: Service, request: web.Request, context: RequestContext, spec: EmbedSpec) -> list[Answer]:
+async def _answers(service: Service, context: RequestContext, spec: EmbedSpec, cache_mode: str | None) -> list[Answer]:
     """Return an answer for each distinct text.
 
     Raises
@@ -91,8 +117,7 @@ async def _answers(service: Service, request: web.Request, context: RequestConte
     if refusal is not None:
         raise to_exception(refusal)
     try:
-        mode = request.headers.get(CACHE_HEADER)
-        result = await service.hub.runtime.embed(spec, StopSignal(), cache_mode=mode)
+        result = await service.hub.runtime.embed(spec, StopSignal(), cache_mode=cache_mode)
     finally:
         service.lanes.release(context)
     outcomes = [outcome for outcome in result.run.outcomes if outcome is not None]

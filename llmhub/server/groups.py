@@ -6,6 +6,7 @@ from typing import Final
 
 from llmhub.server import (
     api_routes,
+    batch_routes,
     completion_routes,
     embedding_routes,
     health_routes,
@@ -25,6 +26,7 @@ GROUPS: Final[tuple[RouteGroup, ...]] = (
     embedding_routes.GROUP,
     table_routes.GROUP,
     run_routes.GROUP,
+    batch_routes.GROUP,
     api_routes.GROUP,
     metrics_route.GROUP,
     servers.GROUP,

@@ -123,6 +123,38 @@ class FlightSettings(TlsSettings, frozen=True, kw_only=True, forbid_unknown_fiel
     max_buffer_bytes: Count = 64 << 20
 
 
+class BatchSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Settings of ``/v1/files`` and ``/v1/batches``.
+
+    Parameters
+    ----------
+    folder
+        Where files and batches are kept; replicas share it. By default beside the cache, if that is a file or shared;
+        without a cache they end with the service.
+    max_file_bytes, max_lines
+        Largest input file.
+    max_team_bytes
+        Size of all files of a team.
+    concurrency
+        Lines of one batch that are sent at once.
+    max_active
+        Batches that are executed at once; others wait.
+    max_unfinished
+        Batches that are executed or wait; further ones are refused with 503.
+    keep_days
+        How long files are kept, and batches after their end.
+    """
+
+    folder: str = ""
+    max_file_bytes: Count = 200 << 20
+    max_lines: Count = 50_000
+    max_team_bytes: Count = 4 << 30
+    concurrency: Count = 64
+    max_active: Count = 16
+    max_unfinished: Count = 1000
+    keep_days: Annotated[float, Meta(gt=0)] = 30.0
+
+
 class ServerSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Settings of the service.
 
@@ -163,6 +195,8 @@ class ServerSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         Settings of tables and runs.
     flight
         Settings of Arrow Flight, which is served if they are given.
+    batches
+        Settings of files and batches.
     """
 
     host: str = "127.0.0.1"
@@ -185,6 +219,7 @@ class ServerSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     access: AccessSettings = AccessSettings()
     runs: RunSettings = RunSettings()
     flight: FlightSettings | None = None
+    batches: BatchSettings = BatchSettings()
 
 
 def load_server_settings(path: Path | None = None, overrides: Mapping[str, Any] | None = None) -> ServerSettings:

@@ -1,0 +1,556 @@
+"""Batches of the service: lines of a file, sent in the bulk lane through the engine, resumed by any process.
+
+What makes a batch safe to resume, whatever moment its process dies at: the line of an answer is appended to the output
+before the next one is begun, and a process that takes a batch up sends only lines without one. An answer that arrived
+and was not written is in the cache, if the hub has one that is kept.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import secrets
+import time
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
+from contextlib import ExitStack, asynccontextmanager
+from dataclasses import dataclass, field, replace
+from decimal import Decimal
+from math import inf
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, Final
+
+from returns.pipeline import is_successful
+
+from llmhub.cache.memory import MemoryCache
+from llmhub.cache.sqlite import DiskCache
+from llmhub.core.errors import Cancelled, ConnectorError, Overloaded, to_exception
+from llmhub.engine.event_loop import run_in_thread
+from llmhub.engine.observer import CALL_ORIGIN, CallOrigin
+from llmhub.server.access import Caller
+from llmhub.server.batch_folder import (
+    ERRORS,
+    INPUT,
+    LOCK,
+    OUTPUT,
+    BatchEntry,
+    BatchFolder,
+    BatchOwner,
+    LineLog,
+    iter_line_groups,
+)
+from llmhub.server.batch_rows import RowReply, answer_row
+from llmhub.server.context import RequestContext
+from llmhub.server.dialects.openai_batches import (
+    ENDED,
+    OUTPUT_PURPOSE,
+    BatchObject,
+    BatchProblem,
+    BatchProblems,
+    BatchState,
+    FileObject,
+    InputLine,
+    RequestCounts,
+    encode_failure,
+    encode_output,
+    encode_unsent,
+    parse_line,
+    read_written,
+)
+from llmhub.server.error_replies import error_text, status_of
+from llmhub.server.run_store import RunLock, try_lock
+from llmhub.server.run_views import RunView
+from llmhub.server.service import Service
+
+LOGGER: Final = logging.getLogger("llmhub.server")
+PATROL_S: Final = 1.0
+"""How often batches are taken up that another process has left, cancellations are seen, and progress is stored."""
+READ_LINES: Final = 256
+"""Lines that are read and parsed at a time, in a thread."""
+MAX_PROBLEMS: Final = 100
+BATCH_ROUTE: Final = "POST /v1/batches"
+DAY_S: Final = 86_400.0
+UNSENT: Final = {
+    "expired": ("batch_expired", "the request was not sent within the completion window"),
+    "cancelled": ("batch_cancelled", "the batch was cancelled before the request was sent"),
+}
+"""Code and message of the lines that were not sent, by the state at the end."""
+
+
+@dataclass(slots=True)
+class ActiveBatch:
+    """A batch that this process executes. ``ends_as`` is set when no further line may be sent."""
+
+    row: BatchEntry
+    lock: RunLock
+    batch: BatchObject
+    logs: ExitStack
+    done: set[str] = field(default_factory=set)
+    cost_usd: Decimal | None = Decimal(0)
+    models: dict[str, None] = field(default_factory=dict)
+    output: LineLog | None = None
+    errors: LineLog | None = None
+    ends_as: BatchState | None = None
+    task: asyncio.Task[None] | None = None
+
+    def change(self, status: BatchState) -> None:
+        """Set the state, and when it began."""
+        self.batch.status = status
+        setattr(self.batch, f"{status}_at", int(time.time()))
+
+    def add_cost(self, cost: Decimal | None) -> None:
+        """Add the cost of a line; an unknown one makes the sum unknown."""
+        self.cost_usd = None if cost is None or self.cost_usd is None else self.cost_usd + cost
+        self.batch.cost_usd = self.cost_usd
+
+
+class _Window:
+    """Tasks of which a bounded number runs at once; the first that raises ends them all."""
+
+    def __init__(self, limit: int, changed: asyncio.Event) -> None:
+        self._limit = limit
+        self._changed = changed
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def start(self, work: Coroutine[Any, Any, None]) -> None:
+        """Start a task."""
+        self._tasks.add(asyncio.create_task(work))
+
+    async def wait_for_room(self, is_stopping: Callable[[], bool]) -> None:
+        """Wait until another task may be started, or none may be any more."""
+        while len(self._tasks) >= self._limit and not is_stopping():
+            self._changed.clear()
+            changed = asyncio.ensure_future(self._changed.wait())
+            await asyncio.wait([*self._tasks, changed], return_when=asyncio.FIRST_COMPLETED)
+            changed.cancel()
+            self._collect()
+
+    async def join(self) -> None:
+        """Wait until all tasks have ended."""
+        while self._tasks:
+            await asyncio.wait(self._tasks, return_when=asyncio.FIRST_COMPLETED)
+            self._collect()
+
+    def _collect(self) -> None:
+        """Forget the tasks that have ended; raise what one has raised."""
+        ended = {task for task in self._tasks if task.done()}
+        self._tasks -= ended
+        for task in ended:
+            task.result()
+
+    async def cancel(self) -> None:
+        """Cancel the tasks that are left."""
+        for task in self._tasks:
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+
+
+class BatchJobs:
+    """The batches of a service. Use it on the engine's loop only, except `list_runs`."""
+
+    def __init__(self, service: Service, folder: BatchFolder) -> None:
+        self.service = service
+        self.folder = folder
+        self.active: dict[str, ActiveBatch] = {}
+        self._executing = asyncio.Semaphore(service.settings.batches.max_active)
+        self._is_leaving = False
+        self._changed = asyncio.Event()
+
+    # Creation and cancellation
+
+    async def create(self, context: RequestContext, batch: BatchObject, owner: BatchOwner) -> BatchObject | None:
+        """Store a batch and begin it; return ``None`` if its input file is not there any more."""
+        row = BatchEntry(context.team, batch, owner)
+        if not await run_in_thread(self.folder.add_batch, row):
+            return None
+        await self._take_up(row)
+        return batch
+
+    def check_room(self) -> None:
+        """Raise if too many batches wait.
+
+        Raises
+        ------
+        OverloadedError
+            There are as many batches as the settings allow.
+        """
+        if len(self.active) >= self.service.settings.batches.max_unfinished:
+            message = f"{len(self.active)} batches have not ended"
+            raise to_exception(Overloaded(message=message, retry_after_s=60.0))
+
+    async def cancel(self, batch_id: str, team: str) -> None:
+        """Ask for the end of a batch; the process that executes it does so."""
+        await run_in_thread(self.folder.request_cancel, batch_id, team, time.time())
+        if (active := self.active.get(batch_id)) is not None and active.row.team == team:
+            self._end_early(active, "cancelled")
+
+    async def find(self, batch_id: str, team: str) -> BatchObject | None:
+        """Return the present state of a batch of a team."""
+        active = self.active.get(batch_id)
+        if active is not None and active.row.team == team:
+            return active.batch
+        row = await run_in_thread(self.folder.find_batch, batch_id, team)
+        if row is None:
+            return None
+        if row.cancel_at is not None and row.object.status in {"validating", "in_progress"}:
+            row.object.status, row.object.cancelling_at = "cancelling", int(row.cancel_at)
+        return row.object
+
+    def present(self, row: BatchEntry) -> BatchObject:
+        """Return a batch of the store as it is now, if this process executes it."""
+        active = self.active.get(row.object.id)
+        return active.batch if active is not None else row.object
+
+    def list_runs(self, team: str | None, limit: int) -> Sequence[RunView]:
+        """Return batches for the page. It blocks; any thread may ask."""
+        return [self._view(row) for row in self.folder.list_batches(team, limit)]
+
+    def _view(self, row: BatchEntry) -> RunView:
+        active, batch = self.active.get(row.object.id), self.present(row)
+        counts = batch.request_counts
+        return RunView(
+            id=batch.id,
+            kind="batch",
+            team=row.team,
+            key_id=row.owner.key_id,
+            models=tuple(active.models) if active is not None else (),
+            state=batch.status,
+            rows=counts.total,
+            done=counts.completed + counts.failed,
+            failed=counts.failed,
+            billed_usd=batch.cost_usd,
+            created_at=batch.created_at,
+            ended_at=batch.completed_at or batch.failed_at or batch.expired_at or batch.cancelled_at,
+        )
+
+    # Upkeep
+
+    async def patrol(self) -> None:
+        """Take up batches that nobody executes, see cancellations, and store progress, until cancelled."""
+        removed_at = 0.0
+        while True:
+            try:
+                for row in await run_in_thread(self.folder.open_batches):
+                    if (active := self.active.get(row.object.id)) is None:
+                        await self._take_up(row)
+                    elif row.cancel_at is not None:
+                        self._end_early(active, "cancelled")
+                for active in list(self.active.values()):
+                    if time.time() > active.batch.expires_at:
+                        self._end_early(active, "expired")
+                    await run_in_thread(self.folder.save, active.batch)
+                if time.time() > removed_at + DAY_S / 24:
+                    removed_at = time.time()
+                    keep_s = self.service.settings.batches.keep_days * DAY_S
+                    await run_in_thread(self.folder.remove_old, removed_at, keep_s)
+            except Exception:
+                LOGGER.exception("batches: the folder cannot be used")
+            await asyncio.sleep(PATROL_S)
+
+    def leave(self) -> None:
+        """Send no further line: the service is about to end, and another process goes on."""
+        self._is_leaving = True
+        self._changed.set()
+
+    async def close(self) -> None:
+        """Wait for the batches to leave off."""
+        self.leave()
+        tasks = [active.task for active in self.active.values() if active.task is not None]
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
+        await run_in_thread(self.folder.close)
+
+    def _end_early(self, active: ActiveBatch, state: BatchState) -> None:
+        if active.ends_as is None and active.batch.status in {"validating", "in_progress"}:
+            active.ends_as = state
+            if state == "cancelled":
+                active.change("cancelling")
+            self._changed.set()
+
+    # Execution
+
+    async def _take_up(self, row: BatchEntry) -> None:
+        """Execute a batch, unless another process does."""
+        if self._is_leaving or row.object.id in self.active:
+            return
+        lock = await run_in_thread(try_lock, self.folder.path(row.object.id, LOCK))
+        if lock is None:
+            return
+        current = await run_in_thread(self.folder.find_batch, row.object.id, row.team)
+        if current is None or current.object.id in self.active or current.object.status in ENDED:
+            lock.release()
+            return
+        active = ActiveBatch(current, lock, current.object, ExitStack())
+        self.active[current.object.id] = active
+        if current.cancel_at is not None:
+            self._end_early(active, "cancelled")
+        active.task = asyncio.create_task(self._execute(active))
+
+    async def _execute(self, active: ActiveBatch) -> None:
+        """Execute a batch to its end, or until the service ends."""
+        batch = active.batch
+        try:
+            async with self._executing:
+                await self._run(active)
+        except asyncio.CancelledError:
+            if not self._is_leaving:
+                raise
+        except ConnectorError as error:
+            await self._fail(active, [BatchProblem(code="batch_failed", message=error_text(error.error))])
+        except Exception:
+            LOGGER.exception("batch %s", batch.id)
+            await self._fail(
+                active, [BatchProblem(code="server_error", message="the log of the service has the cause")]
+            )
+        finally:
+            await asyncio.shield(run_in_thread(self._leave_off, active))
+            self.active.pop(batch.id, None)
+
+    def _leave_off(self, active: ActiveBatch) -> None:
+        active.logs.close()
+        self.folder.save(active.batch)
+        active.lock.release()
+        if active.batch.status in ENDED:
+            self.folder.finish_batch(active.batch.id)
+
+    async def _fail(self, active: ActiveBatch, problems: list[BatchProblem]) -> None:
+        active.batch.errors = BatchProblems(data=problems)
+        active.change("failed")
+
+    async def _run(self, active: ActiveBatch) -> None:
+        batch = active.batch
+        if batch.status == "validating":
+            problems = await run_in_thread(self._validate, batch)
+            if problems:
+                await self._fail(active, problems)
+                return
+            if active.ends_as is None:
+                active.change("in_progress")
+            await run_in_thread(self.folder.save, batch)
+        context = await self._restore_context(active.row.owner, batch.id)
+        await run_in_thread(self._open_logs, active)
+        await self._send_lines(active, context)
+        if self._is_leaving and active.ends_as is None:
+            return
+        batch.finalizing_at = int(time.time())
+        if active.ends_as is None:
+            batch.status = "finalizing"
+        await run_in_thread(self._finish, active)
+
+    async def _restore_context(self, owner: BatchOwner, batch_id: str) -> RequestContext:
+        """Return whose requests the lines are, as the access to the service knows them now.
+
+        Raises
+        ------
+        ConnectorError
+            The key was revoked or has expired.
+        """
+        find = getattr(self.service.access, "find_caller", None)
+        if find is not None:
+            found = await find(owner.key_id)
+            if not is_successful(found):
+                raise to_exception(found.failure())
+            caller: Caller = found.unwrap()
+        else:
+            caller = Caller(
+                key_id=owner.key_id,
+                team=owner.team,
+                scopes=frozenset(owner.scopes),
+                models=owner.models,
+                weight=owner.weight,
+                cache_scope=owner.cache_scope,
+            )
+        return RequestContext(request_id=batch_id, caller=caller, lane="bulk", deadline=inf, route=BATCH_ROUTE)
+
+    async def _send_lines(self, active: ActiveBatch, context: RequestContext) -> None:
+        """Send the lines that are not answered yet, a bounded number at a time, until all are or the batch ends."""
+        origin = CallOrigin(request_id=active.batch.id, key_id=context.key_id, team=context.team)
+        CALL_ORIGIN.set(origin)  # of this task and of those it starts
+        window = _Window(self.service.settings.batches.concurrency, self._changed)
+        groups = self._iter_missing(active)
+        try:
+            while not self._is_stopping(active):
+                group = await run_in_thread(next, groups, None)
+                if group is None:
+                    break
+                for line in group:
+                    await window.wait_for_room(lambda: self._is_stopping(active))
+                    if self._is_stopping(active):
+                        break
+                    window.start(self._send_line(active, context, line))
+            await window.join()
+        finally:
+            await window.cancel()
+
+    def _is_stopping(self, active: ActiveBatch) -> bool:
+        return self._is_leaving or active.ends_as is not None
+
+    async def _send_line(self, active: ActiveBatch, context: RequestContext, line: InputLine) -> None:
+        """Send one line and write its answer; one that the end of the service cuts off is left to the next process."""
+        request_id = secrets.token_hex(12)
+        context = replace(context, request_id=request_id)
+        self.service.request_started()  # so that the service waits for it when it ends
+        try:
+            result = await answer_row(self.service, context, line, active.row.owner)
+            while isinstance(error := result.swap().value_or(None), Overloaded) and not error.provider:
+                if self._is_stopping(active):
+                    return
+                await asyncio.sleep(error.retry_after_s or 1.0)
+                result = await answer_row(self.service, context, line, active.row.owner)
+            if not is_successful(result):
+                refusal = result.failure()
+                if not (isinstance(refusal, Cancelled) and self._is_leaving):
+                    failure = encode_failure(request_id, line.custom_id, refusal, status_of(refusal))
+                    self.write_failure(active, failure)
+                return
+            self.write_reply(active, request_id, line.custom_id, result.unwrap())
+        finally:
+            self.service.request_ended()
+
+    def write_reply(self, active: ActiveBatch, request_id: str, custom_id: str, reply: RowReply) -> None:
+        """Append the line of an answer to the output."""
+        assert active.output is not None  # noqa: S101 - opened before
+        line = encode_output(request_id, custom_id, reply.body, cost_usd=reply.cost_usd, cache_hit=reply.cache_hit)
+        active.output.append(line)
+        active.models.setdefault(reply.model)
+        active.add_cost(reply.cost_usd)
+        active.batch.request_counts.completed += 1
+
+    def write_failure(self, active: ActiveBatch, line: bytes) -> None:
+        """Append a line to the errors."""
+        assert active.errors is not None  # noqa: S101 - opened before
+        active.errors.append(line)
+        active.batch.request_counts.failed += 1
+
+    # Files, in threads
+
+    def _validate(self, batch: BatchObject) -> list[BatchProblem]:
+        """Check every line of the input, and count them; return what is wrong."""
+        problems: list[BatchProblem] = []
+        seen: set[str] = set()
+        count, limit = 0, self.service.settings.batches.max_lines
+        for group in iter_line_groups(self.folder.path(batch.id, INPUT), READ_LINES):
+            for number, text in group:
+                count += 1
+                parsed = parse_line(text, batch.endpoint, number)
+                if isinstance(parsed, InputLine) and parsed.custom_id in seen:
+                    message = f"the custom_id {parsed.custom_id[:80]!r} is used twice"
+                    parsed = BatchProblem(code="duplicate_custom_id", message=message, line=number, param="custom_id")
+                if isinstance(parsed, InputLine):
+                    seen.add(parsed.custom_id)
+                elif len(problems) < MAX_PROBLEMS:
+                    problems.append(parsed)
+            if count > limit:
+                return [BatchProblem(code="too_many_lines", message=f"the file has more than {limit:,} lines")]
+        batch.request_counts = RequestCounts(total=count)
+        if not count:
+            problems.append(BatchProblem(code="empty_file", message="the file has no lines"))
+        return problems
+
+    def _open_logs(self, active: ActiveBatch) -> None:
+        """Open output and errors, and count what earlier processes have written."""
+        batch = active.batch
+        active.output = LineLog(self.folder.path(batch.id, OUTPUT))
+        active.logs.callback(active.output.close)
+        active.errors = LineLog(self.folder.path(batch.id, ERRORS))
+        active.logs.callback(active.errors.close)
+        counts = {OUTPUT: 0, ERRORS: 0}
+        for name in counts:
+            for group in iter_line_groups(self.folder.path(batch.id, name), READ_LINES):
+                for _, line in group:
+                    custom_id, cost = read_written(line)
+                    active.done.add(custom_id)
+                    active.add_cost(cost)
+                    counts[name] += 1
+        batch.request_counts.completed, batch.request_counts.failed = counts.values()
+
+    def _iter_missing(self, active: ActiveBatch) -> Iterator[list[InputLine]]:
+        """Yield the lines that have no answer yet."""
+        batch = active.batch
+        for group in iter_line_groups(self.folder.path(batch.id, INPUT), READ_LINES):
+            parsed = (parse_line(text, batch.endpoint, number) for number, text in group)
+            yield [line for line in parsed if isinstance(line, InputLine) and line.custom_id not in active.done]
+
+    def _finish(self, active: ActiveBatch) -> None:
+        """Note the lines that were not sent, and make files of output and errors."""
+        batch, state = active.batch, active.ends_as or "completed"
+        if state in UNSENT:
+            self._note_unsent(active, *UNSENT[state])
+        active.logs.close()
+        for name, attribute in ((OUTPUT, "output_file_id"), (ERRORS, "error_file_id")):
+            content = self.folder.path(batch.id, name)
+            if content.stat().st_size:
+                setattr(batch, attribute, self._add_result(active, name, content))
+        active.change(state)
+
+    def _note_unsent(self, active: ActiveBatch, code: str, message: str) -> None:
+        written = {
+            read_written(line)[0]
+            for name in (OUTPUT, ERRORS)
+            for group in iter_line_groups(self.folder.path(active.batch.id, name), READ_LINES)
+            for _, line in group
+        }
+        for group in self._iter_missing(active):
+            for line in group:
+                if line.custom_id not in written:
+                    unsent = encode_unsent(secrets.token_hex(12), line.custom_id, code, message)
+                    self.write_failure(active, unsent)
+
+    def _add_result(self, active: ActiveBatch, name: str, content: Path) -> str:
+        """Add a result as a file of the team; return its id, which is the same however often this is repeated."""
+        batch, now = active.batch, time.time()
+        file_id = f"file-{batch.id.removeprefix('batch_')}{'o' if name == OUTPUT else 'e'}"
+        if self.folder.find_file(file_id, active.row.team) is None:
+            linked = self.folder.upload_path()
+            os.link(content, linked)
+            file = FileObject(
+                id=file_id,
+                bytes=content.stat().st_size,
+                created_at=int(now),
+                filename=f"{batch.id}_{name}",
+                purpose=OUTPUT_PURPOSE,
+                expires_at=int(now + self.service.settings.batches.keep_days * DAY_S),
+            )
+            self.folder.add_file(active.row.team, file, linked)
+        return file_id
+
+
+def batches_folder(service: Service) -> Path | None:
+    """Return the folder of the batches: that of the settings, or one beside the cache; ``None`` if neither is kept."""
+    if service.settings.batches.folder:
+        return Path(service.settings.batches.folder).expanduser()
+    cache = service.hub.cache
+    if isinstance(cache, DiskCache):
+        path = Path(cache.path)
+        return path.with_name(f"{path.name}-batches")
+    if cache is None or isinstance(cache, MemoryCache) or service.hub.settings.cache_path is None:
+        return None
+    return service.hub.settings.cache_path.with_name("service-batches")
+
+
+@asynccontextmanager
+async def lifespan(service: Service) -> AsyncIterator[None]:
+    """Open the batches of a service, and take up those that have not ended.
+
+    Without a folder they are kept in one that ends with the service.
+    """
+    folder, temporary = batches_folder(service), None
+    if folder is None:
+        temporary = await run_in_thread(lambda: TemporaryDirectory(prefix="llmhub-batches-"))
+        folder = Path(temporary.name)
+    jobs = service.resources[BatchJobs] = BatchJobs(service, await run_in_thread(BatchFolder, folder))
+    service.on_drain(jobs.leave)
+    service.run_sources.append(jobs)
+    patrol = asyncio.create_task(jobs.patrol())
+    try:
+        yield
+    finally:
+        patrol.cancel()
+        await asyncio.wait([patrol])
+        await jobs.close()
+        if temporary is not None:
+            await run_in_thread(temporary.cleanup)
