@@ -23,8 +23,6 @@ from typing import Any, Final
 
 from returns.pipeline import is_successful
 
-from llmhub.cache.memory import MemoryCache
-from llmhub.cache.sqlite import DiskCache
 from llmhub.core.errors import Cancelled, ConnectorError, Overloaded, to_exception
 from llmhub.engine.event_loop import run_in_thread
 from llmhub.engine.observer import CALL_ORIGIN, CallOrigin
@@ -519,26 +517,13 @@ class BatchJobs:
         return file_id
 
 
-def batches_folder(service: Service) -> Path | None:
-    """Return the folder of the batches: that of the settings, or one beside the cache; ``None`` if neither is kept."""
-    if service.settings.batches.folder:
-        return Path(service.settings.batches.folder).expanduser()
-    cache = service.hub.cache
-    if isinstance(cache, DiskCache):
-        path = Path(cache.path)
-        return path.with_name(f"{path.name}-batches")
-    if cache is None or isinstance(cache, MemoryCache) or service.hub.settings.cache_path is None:
-        return None
-    return service.hub.settings.cache_path.with_name("service-batches")
-
-
 @asynccontextmanager
 async def lifespan(service: Service) -> AsyncIterator[None]:
     """Open the batches of a service, and take up those that have not ended.
 
     Without a folder they are kept in one that ends with the service.
     """
-    folder, temporary = batches_folder(service), None
+    folder, temporary = service.kept_folder(service.settings.batches.folder, "batches"), None
     if folder is None:
         temporary = await run_in_thread(lambda: TemporaryDirectory(prefix="llmhub-batches-"))
         folder = Path(temporary.name)

@@ -194,7 +194,10 @@ class RunLock:
 
 def try_lock(path: Path) -> RunLock | None:
     """Return the lock of a run, or ``None`` if another process has it, or another service of this one."""
-    connection = sqlite3.connect(path, timeout=0.0, check_same_thread=False, isolation_level=None)
+    try:
+        connection = sqlite3.connect(path, timeout=0.0, check_same_thread=False, isolation_level=None)
+    except sqlite3.OperationalError:  # the folder was removed
+        return None
     try:
         connection.execute("BEGIN EXCLUSIVE")
     except sqlite3.OperationalError:

@@ -515,26 +515,13 @@ class Runs:
         await run_in_thread(self.store.close)
 
 
-def runs_folder(service: Service) -> Path | None:
-    """Return the folder of the runs: that of the settings, or one beside the cache; ``None`` if neither is kept."""
-    if service.settings.runs.folder:
-        return Path(service.settings.runs.folder).expanduser()
-    cache = service.hub.cache
-    if isinstance(cache, DiskCache):
-        path = Path(cache.path)
-        return path.with_name(f"{path.name}-runs")
-    if cache is None or isinstance(cache, MemoryCache) or service.hub.settings.cache_path is None:
-        return None
-    return service.hub.settings.cache_path.with_name("service-runs")
-
-
 @asynccontextmanager
 async def lifespan(service: Service) -> AsyncIterator[None]:
     """Open the runs of a service, and take up those that have not ended.
 
     Without a folder they are kept in one that ends with the service.
     """
-    folder = runs_folder(service)
+    folder = service.kept_folder(service.settings.runs.folder, "runs")
     temporary = None
     if folder is None:
         temporary = await run_in_thread(lambda: TemporaryDirectory(prefix="llmhub-runs-"))

@@ -14,7 +14,9 @@ from typing import Any, Final, Literal, NamedTuple, TypeAlias
 from returns.pipeline import is_successful
 from returns.result import Failure
 
+from llmhub.cache.memory import MemoryCache
 from llmhub.cache.modes import CacheMode
+from llmhub.cache.sqlite import DiskCache
 from llmhub.config import load_settings
 from llmhub.core.errors import ConnectorError, LLMError, PermissionDenied, ServerError, invalid, to_exception
 from llmhub.core.prepared import with_model
@@ -137,6 +139,21 @@ class Service:
         except TimeoutError:
             return False
         return True
+
+    def kept_folder(self, configured: str, name: str) -> Path | None:
+        """Return the folder of work that outlives the process: the configured one, or one beside the cache.
+
+        It is ``None`` if neither is kept.
+        """
+        if configured:
+            return Path(configured).expanduser()
+        cache = self.hub.cache
+        if isinstance(cache, DiskCache):
+            path = Path(cache.path)
+            return path.with_name(f"{path.name}-{name}")
+        if cache is None or isinstance(cache, MemoryCache) or self.hub.settings.cache_path is None:
+            return None
+        return self.hub.settings.cache_path.with_name(f"service-{name}")
 
     def resolve_model(self, name: str) -> str:
         """Return ``provider/model`` for a name of the settings, a bare model name or a full one."""
