@@ -395,6 +395,10 @@ class AccountBudget(SharedBudget):
                     return decision == ALLOW
                 await asyncio.wait([settlement], timeout=POLL_S)
 
+    async def try_reserve(self, max_cost: int) -> bool:
+        """Reserve ``max_cost`` nano USD in every account if it fits now; return whether it did."""
+        return await self._try(max_cost) == ALLOW
+
     def reconcile(self, max_cost: int, cost: int) -> None:
         """Settle a reservation of ``max_cost`` nano USD by the actual cost; without one, the cost is entered alone."""
         reservations = self._open.get(max_cost)

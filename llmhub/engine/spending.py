@@ -125,6 +125,13 @@ class SharedBudget:
         self.budget = reserve(budget, share)
         return share
 
+    async def try_reserve(self, max_cost: int) -> bool:
+        """Reserve ``max_cost`` nano USD if it fits now; return whether it did."""
+        fits = check_budget(self.budget, max_cost) is BudgetDecision.ALLOW
+        if fits:
+            self.budget = reserve(self.budget, max_cost)
+        return fits
+
     def reconcile(self, max_cost: int, cost: int) -> None:
         """Release a reservation of ``max_cost``, book the actual ``cost``, and admit the waiting calls that now fit."""
         self.budget = reconcile(self.budget, max_cost, cost)

@@ -24,8 +24,11 @@ from typing import Any, Final
 from returns.pipeline import is_successful
 
 from llmhub.core.errors import Cancelled, ConnectorError, Overloaded, to_exception
-from llmhub.engine.event_loop import run_in_thread
+from llmhub.engine.call import Answer
+from llmhub.engine.event_loop import StopSignal, run_in_thread
+from llmhub.engine.fan_out_types import ResultEvent
 from llmhub.engine.observer import CALL_ORIGIN, CallOrigin
+from llmhub.engine.row_outcome import as_answer
 from llmhub.server.access import Caller
 from llmhub.server.batch_folder import (
     ERRORS,
@@ -38,11 +41,13 @@ from llmhub.server.batch_folder import (
     LineLog,
     iter_line_groups,
 )
-from llmhub.server.batch_rows import RowReply, answer_row
+from llmhub.server.batch_provider import RESERVED, ProviderBatch
+from llmhub.server.batch_rows import RowReply, answer_row, encode_answer
 from llmhub.server.context import RequestContext
 from llmhub.server.dialects.openai_batches import (
     ENDED,
     OUTPUT_PURPOSE,
+    PROVIDER_MODE,
     BatchObject,
     BatchProblem,
     BatchProblems,
@@ -331,7 +336,10 @@ class BatchJobs:
             await run_in_thread(self.folder.save, batch)
         context = await self._restore_context(active.row.owner, batch.id)
         await run_in_thread(self._open_logs, active)
-        await self._send_lines(active, context)
+        if active.row.owner.mode == PROVIDER_MODE:
+            await self._send_by_provider(active, context)
+        else:
+            await self._send_lines(active, context)
         if self._is_leaving and active.ends_as is None:
             return
         batch.finalizing_at = int(time.time())
@@ -383,6 +391,55 @@ class BatchJobs:
             await window.join()
         finally:
             await window.cancel()
+
+    async def _send_by_provider(self, active: ActiveBatch, context: RequestContext) -> None:
+        """Pass the lines that are not answered yet on to the providers' Batch APIs, and wait for the answers."""
+        batch, owner = active.batch, active.row.owner
+        marker = self.folder.path(batch.id, RESERVED)
+        work = ProviderBatch(self.service, context, owner, is_reserved=await run_in_thread(marker.exists))
+        await run_in_thread(marker.touch)
+        stop, policy = StopSignal(), work.policy(batch.expires_at)
+
+        def on_result(event: ResultEvent) -> None:
+            if isinstance(event, tuple):
+                self._settle_row(active, work, event[0], as_answer(event[1]))
+
+        relaying = asyncio.create_task(self._relay_end(active, stop, policy.cancel))
+        try:
+            spec = work.spec(self._iter_missing(active), batch.request_counts.total, on_result)
+            await self.service.hub.runtime.run_batches(spec, stop, policy, cache_mode=owner.cache_mode)
+        finally:
+            relaying.cancel()
+            for custom_id, error in work.refused:
+                self.write_failure(active, encode_failure(secrets.token_hex(12), custom_id, error, status_of(error)))
+            work.release()
+            await asyncio.shield(run_in_thread(lambda: marker.unlink(missing_ok=True)))
+
+    async def _relay_end(self, active: ActiveBatch, stop: StopSignal, cancel: StopSignal) -> None:
+        """Tell the engine when the batch ends early, which cancels it at the provider, or the service leaves."""
+        while not self._is_stopping(active):
+            self._changed.clear()
+            await self._changed.wait()
+        if active.ends_as is not None:
+            cancel.request()
+        else:
+            stop.request()
+
+    def _settle_row(self, active: ActiveBatch, work: ProviderBatch, position: int, answer: Answer) -> None:
+        """Write the answer of a row; one that is still in a batch, or was not sent, has none."""
+        failure = None if is_successful(answer.outcome) else answer.outcome.failure()
+        if isinstance(failure, Cancelled):
+            return
+        row, request_id = work.rows.pop(position), secrets.token_hex(12)
+        result = encode_answer(row.completion, answer)
+        if is_successful(result):
+            reply = result.unwrap()
+            row.settle(row.max_cost if reply.cost_usd is None else int(reply.cost_usd.scaleb(9)))
+            self.write_reply(active, request_id, row.custom_id, reply)
+        else:
+            row.settle(0)
+            error = result.failure()
+            self.write_failure(active, encode_failure(request_id, row.custom_id, error, status_of(error)))
 
     def _is_stopping(self, active: ActiveBatch) -> bool:
         return self._is_leaving or active.ends_as is not None

@@ -19,13 +19,17 @@ from llmhub.engine.event_loop import run_in_thread
 from llmhub.server.app import SLOWEST_BYTES_PER_S, json_response, open_stream, read_json, write
 from llmhub.server.batch_folder import BatchOwner
 from llmhub.server.batch_jobs import DAY_S, BatchJobs, lifespan
+from llmhub.server.batch_provider import require_provider_batches
 from llmhub.server.completion_routes import CACHE_HEADER, OPTIONS, UNSUPPORTED_HEADER
 from llmhub.server.context import RequestContext
 from llmhub.server.dialects.openai_batches import (
     BATCH_PURPOSE,
     ENDPOINTS,
+    LIVE_MODE,
     MODE_KEY,
+    MODES,
     OUTPUT_PURPOSE,
+    PROVIDER_MODE,
     BatchList,
     BatchObject,
     CreateBatchRequest,
@@ -42,8 +46,6 @@ from llmhub.server.service import Service
 T = TypeVar("T")
 
 MODE_HEADER: Final = "x-llmhub-batch"
-MODES: Final = ("live",)
-"""How a batch is run: its lines one by one through the engine."""
 PIECE_BYTES: Final = 1 << 18
 MAX_FIELD_BYTES: Final = 1024
 MAX_FORM_PARTS: Final = 20
@@ -303,9 +305,11 @@ def _owner(service: Service, request: web.Request, context: RequestContext, body
     BadRequestError
         An option has an unknown value.
     """
-    mode = request.headers.get(MODE_HEADER) or (body.metadata or {}).get(MODE_KEY) or MODES[0]
+    mode = request.headers.get(MODE_HEADER) or (body.metadata or {}).get(MODE_KEY) or LIVE_MODE
     if mode not in MODES:
         raise invalid(f"$.metadata.{MODE_KEY}", f"must be {' or '.join(MODES)}, not {mode!r:.40}")
+    if mode == PROVIDER_MODE:
+        require_provider_batches(service)
     unsupported = request.headers.get(UNSUPPORTED_HEADER, "error")
     if unsupported not in {"error", "drop"}:
         raise invalid(UNSUPPORTED_HEADER, f"must be error or drop, not {unsupported!r:.80}")

@@ -143,6 +143,8 @@ class BatchSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         Batches that are executed or wait; further ones are refused with 503.
     keep_days
         How long files are kept, and batches after their end.
+    provider_poll_s
+        Time between the first two polls of a batch at a provider; it grows to five minutes.
     """
 
     folder: str = ""
@@ -153,6 +155,7 @@ class BatchSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     max_active: Count = 16
     max_unfinished: Count = 1000
     keep_days: Annotated[float, Meta(gt=0)] = 30.0
+    provider_poll_s: Seconds = 30.0
 
 
 class ServerSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -20,7 +20,7 @@ from llmhub.cache.sqlite import DiskCache
 from llmhub.config import load_settings
 from llmhub.core.errors import ConnectorError, LLMError, PermissionDenied, ServerError, invalid, to_exception
 from llmhub.core.prepared import with_model
-from llmhub.core.pricing import compute_cost
+from llmhub.core.pricing import Price, compute_cost
 from llmhub.core.stream import Delta
 from llmhub.core.types import CompletionRequest
 from llmhub.engine.call import Answer, Call, Target
@@ -29,6 +29,7 @@ from llmhub.engine.scheduling import BULK_LANE
 from llmhub.engine.spending import TargetPrices
 from llmhub.hub import Hub, load_enabled_plugins
 from llmhub.observability.metrics import PrometheusCollector
+from llmhub.providers.batch_prices import batch_price
 from llmhub.providers.prices import provider_of_model
 from llmhub.server.access import Access
 from llmhub.server.activity import Activity
@@ -253,10 +254,17 @@ class Service:
         listed = compute_cost(response.usage, self.prices.lookup(served_by, response.served_model))
         if answer.cache_hit:
             return Costs(Decimal(0), listed)
+        if answer.mode == "batch":
+            return Costs(compute_cost(response.usage, self.batch_price(served_by, response.served_model)), listed)
         billed = [listed]
         billed += [compute_cost(each.usage, self.prices.lookup(each.target)) for each in answer.billed_failures]
         known = [cost for cost in billed if cost is not None]
         return Costs(sum(known, Decimal(0)) if len(known) == len(billed) else None, listed)
+
+    def batch_price(self, target: Target, served_model: str = "") -> Price | None:
+        """Return the price of a row of a provider's batch; that of a call if batches have none of their own."""
+        full = self.prices.lookup(target, served_model)
+        return batch_price(target.provider.name, target.model, full) or full
 
     def target(self, model: str, context: RequestContext) -> Target:
         """Return the target of a model's name.

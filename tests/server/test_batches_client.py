@@ -7,7 +7,7 @@ import json
 import signal
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from decimal import Decimal
 from pathlib import Path
@@ -17,6 +17,7 @@ import openai
 import pytest
 
 from llmhub.cache.memory import MemoryCache
+from llmhub.cache.sqlite import DiskCache
 from llmhub.cache.sqlite_access import open_sqlite_access
 from llmhub.core.secret import Secret
 from llmhub.engine.event_loop import background_loop
@@ -27,7 +28,7 @@ from llmhub.server.key_access import KeyAccess
 from llmhub.server.running import RunningService
 from llmhub.server.server_settings import BatchSettings
 from llmhub.server.virtual_keys import KeyOptions, KeyRegistry
-from llmhub.sim import Latency, Simulator, SimulatorThread
+from llmhub.sim import Latency, SimBatches, Simulator, SimulatorThread
 from llmhub.sim import serving as simulating
 
 Serving = Callable[..., RunningService]
@@ -35,8 +36,22 @@ ENDED: Final = {"completed", "failed", "expired", "cancelled"}
 PATIENCE_S: Final = 60.0
 
 
+OPENED: Final[list[openai.OpenAI]] = []
+"""Clients of the current test."""
+
+
+@pytest.fixture(autouse=True)
+def closed_clients() -> Iterator[None]:
+    yield
+    for opened in OPENED:
+        opened.close()
+    OPENED.clear()
+
+
 def client_of(url: str, key: str = "any") -> openai.OpenAI:
-    return openai.OpenAI(base_url=f"{url}/v1", api_key=key, max_retries=0)
+    opened = openai.OpenAI(base_url=f"{url}/v1", api_key=key, max_retries=0)
+    OPENED.append(opened)
+    return opened
 
 
 def chat_line(name: str, model: str = "openai/gpt-4o-mini", **body: Any) -> dict[str, Any]:
@@ -342,3 +357,95 @@ class TestEndsOfTheProcess:
             wait(other, second, lambda batch: batch.request_counts.completed > 0)
             first.batches.cancel(second)
             assert wait(first, second).status == "cancelled"
+
+
+class TestBatchesOfProviders:
+    """Lines are passed on to the providers' own Batch APIs, where the batch asks for it."""
+
+    MODELS: Final = ("openai/gpt-4o-mini", "anthropic/claude-haiku-4-5")
+    ASKED: Final = {"llmhub_mode": "provider"}
+
+    @pytest.fixture
+    def provider(self) -> Iterator[SimulatorThread]:
+        with simulating(Simulator(batches=SimBatches(duration_s=3600.0))) as served:
+            yield served
+
+    def lines(self) -> list[Any]:
+        return [chat_line(f"{model} {number}", model) for model in self.MODELS for number in range(5)]
+
+    def wait_for_batches(self, served: SimulatorThread) -> None:
+        deadline = time.monotonic() + PATIENCE_S
+        while len(served.batches()) < 2:
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+
+    def test_rows_are_batched_at_their_provider_at_its_price(
+        self, provider: SimulatorThread, serve_on: Callable[..., AbstractContextManager[RunningService]], tmp_path: Path
+    ) -> None:
+        hub = {"cache": DiskCache(tmp_path / "runs.db")}
+        with serve_on(provider.url, hub=hub, batches=BatchSettings(provider_poll_s=0.02)) as running:
+            client = client_of(running.url)
+            lines = [*self.lines(), chat_line("no batches", "ollama/llama3.2")]
+            batch_id = create(client, lines, metadata=self.ASKED)
+            self.wait_for_batches(provider)
+            provider.advance_clock(4000.0)
+            batch = wait(client, batch_id)
+            answered, failed = results(client, batch.output_file_id), results(client, batch.error_file_id)
+            assert len(answered) == 10
+            assert "no Batch API" in failed["no batches"]["response"]["body"]["error"]["message"]
+            single = client.chat.completions.with_raw_response.create(
+                **chat_line(f"{self.MODELS[0]} 0")["body"], extra_headers={"x-llmhub-cache": "off"}
+            )
+        full = Decimal(single.headers["x-llmhub-cost-usd"])
+        assert Decimal(str(answered[f"{self.MODELS[0]} 0"]["llmhub"]["cost_usd"])) == full / 2
+
+    def test_key_pays_for_rows_and_for_no_more_than_its_budget(
+        self, provider: SimulatorThread, serve_on: Callable[..., AbstractContextManager[RunningService]], tmp_path: Path
+    ) -> None:
+        store = open_sqlite_access(tmp_path / "keys.db")
+        key = KeyRegistry(store).create(KeyOptions(team="red", budget_usd=Decimal("0.00003")))
+        access = KeyAccess(AccessSettings(keys=True, admin_key=Secret("a" * 40)), store)
+        hub, batches = {"cache": DiskCache(tmp_path / "runs.db")}, BatchSettings(provider_poll_s=0.02)
+        with serve_on(provider.url, access=access, hub=hub, batches=batches) as running:
+            client = client_of(running.url, key.token)
+            batch_id = create(client, [chat_line(f"n{number}") for number in range(12)], metadata=self.ASKED)
+            wait(client, batch_id, lambda _: len(provider.batches()) == 1)
+            provider.advance_clock(4000.0)
+            batch = wait(client, batch_id)
+            codes = {line["response"]["status_code"] for line in results(client, batch.error_file_id).values()}
+            assert (batch.request_counts.completed > 0, codes) == (True, {402})
+            assert batch.request_counts.completed + batch.request_counts.failed == 12
+            spent = wait_for_spend(access, key.key.id)
+        assert spent == Decimal(str(batch.cost_usd)) <= Decimal("0.00003")
+
+    def test_killed_process_leaves_its_rows_to_the_next(
+        self, provider: SimulatorThread, tmp_path: Path, process_on: Callable[..., Any]
+    ) -> None:
+        cache = ("--cache", f"sqlite:///{tmp_path}/runs.db")
+        variables = {"LLMHUB_SERVER_BATCHES_PROVIDER_POLL_S": "0.02"}
+        with process_on(provider.url, *cache, variables=variables) as first:
+            batch_id = create(client_of(first.url), self.lines(), metadata=self.ASKED)
+            self.wait_for_batches(provider)
+            first.process.kill()
+            first.process.wait()
+        with process_on(provider.url, *cache, variables=variables) as second:
+            provider.advance_clock(4000.0)
+            client = client_of(second.url)
+            batch = wait(client, batch_id)
+            assert len(results(client, batch.output_file_id)) == 10
+        assert set(provider.batch_rows().values()) == {1}
+
+    def test_it_needs_a_ledger(self, client: openai.OpenAI) -> None:
+        with pytest.raises(openai.BadRequestError, match="needs a cache with a ledger"):
+            create(client, self.lines(), metadata=self.ASKED)
+
+
+def wait_for_spend(access: KeyAccess, key_id: str) -> Decimal:
+    """Return what a key has spent, once nothing of it is reserved."""
+    deadline = time.monotonic() + PATIENCE_S
+    while True:
+        (found,) = [key for key in access.registry.describe_all() if key.id == key_id]
+        if found.spent_usd and not found.reserved_usd:
+            return found.spent_usd
+        assert time.monotonic() < deadline
+        time.sleep(0.02)

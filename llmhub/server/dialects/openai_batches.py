@@ -28,6 +28,10 @@ BATCH_PURPOSE: Final = "batch"
 OUTPUT_PURPOSE: Final = "batch_output"
 MODE_KEY: Final = "llmhub_mode"
 """Key of a batch's metadata that says how it is run: ``live`` or ``provider``."""
+LIVE_MODE: Final = "live"
+PROVIDER_MODE: Final = "provider"
+MODES: Final = (LIVE_MODE, PROVIDER_MODE)
+"""How a batch is run: its lines one by one through the engine, or by the Batch APIs of the providers."""
 WINDOW: Final = re.compile(r"([1-9]\d{0,4})(m|h|d)")
 UNIT_S: Final = {"m": 60, "h": 3600, "d": 86_400}
 MAX_WINDOW_S: Final = 30 * 86_400
@@ -203,8 +207,8 @@ def encode_output(
 
     Examples
     --------
-    >>> encode_output("r1", "a", {"object": "list"})[:57]
-    b'{"id":"batch_req_r1","custom_id":"a","response":{"status_c'
+    >>> encode_output("r1", "a", {"object": "list"}).startswith(b'{"id":"batch_req_r1","custom_id":"a","response":')
+    True
     """
     return _line(request_id, custom_id, 200, body, {"cost_usd": cost_usd, "cache_hit": cache_hit})
 
