@@ -395,6 +395,11 @@ class AccountBudget(SharedBudget):
                     return decision == ALLOW
                 await asyncio.wait([settlement], timeout=POLL_S)
 
+    @property
+    def outlives_process(self) -> bool:
+        """Whether the reservations of a process that is killed count in full."""
+        return self._is_limited
+
     async def try_reserve(self, max_cost: int) -> bool:
         """Reserve ``max_cost`` nano USD in every account if it fits now; return whether it did."""
         return await self._try(max_cost) == ALLOW

@@ -125,6 +125,11 @@ class SharedBudget:
         self.budget = reserve(budget, share)
         return share
 
+    @property
+    def outlives_process(self) -> bool:
+        """Whether the reservations of a process that is killed count in full."""
+        return False
+
     async def try_reserve(self, max_cost: int) -> bool:
         """Reserve ``max_cost`` nano USD if it fits now; return whether it did."""
         fits = check_budget(self.budget, max_cost) is BudgetDecision.ALLOW

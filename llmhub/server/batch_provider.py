@@ -107,9 +107,7 @@ class ProviderBatch:
                     rows.append(self._row(line))
                 except ConnectorError as error:
                     self.refused.append((line.custom_id, error.error))
-            if not self.is_reserved:
-                reserving = asyncio.run_coroutine_threadsafe(self._reserve(rows), self._loop)
-                rows = reserving.result()
+            rows = asyncio.run_coroutine_threadsafe(self._reserve(rows), self._loop).result()
             items: list[PlannedItem] = []
             for row in rows:
                 self.rows[self._next] = row
@@ -156,6 +154,8 @@ class ProviderBatch:
         row.max_cost = 0 if price is None else max_cost_nano_usd(target, row.call.request, price)
         reserved: list[SharedBudget] = []
         for budget in own.shared:
+            if self.is_reserved and budget.outlives_process:
+                continue
             if budget.rejects(row.max_cost) or not await budget.try_reserve(row.max_cost):
                 for made in reserved:
                     made.reconcile(row.max_cost, 0)
