@@ -46,6 +46,7 @@ IMPORT_NAMES = {
     "pytest-asyncio": "pytest_asyncio",
     "pyyaml": "yaml",
     "rouge-score": "rouge_score",
+    "sentry-sdk": "sentry_sdk",
 }
 """Distributions that are imported under another name."""
 CORE_DISTRIBUTIONS = {

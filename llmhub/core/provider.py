@@ -197,7 +197,7 @@ def _to_string(value: object, name: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class HttpRequest:
-    """A request that is ready to be sent. Its ``repr`` omits the headers, because they may hold a credential.
+    """A request that is ready to be sent. Its ``repr`` omits headers and body, because they may hold a credential.
 
     ``dropped`` names the parameters that were omitted because the provider does not support them.
     """
@@ -205,7 +205,7 @@ class HttpRequest:
     method: str
     url: str
     headers: Mapping[str, str] = field(repr=False)
-    body: bytes = b""
+    body: bytes = field(default=b"", repr=False)
     dropped: tuple[str, ...] = ()
 
 

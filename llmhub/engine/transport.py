@@ -51,6 +51,7 @@ from llmhub.engine.file_descriptors import PROCESS_LIMIT, is_out_of_descriptors,
 from llmhub.engine.hedging import InFlightTasks
 from llmhub.engine.http1 import CLOSED_TOO_SOON, Origin, ReplyTooLargeError, RequestEncoder
 from llmhub.engine.observer import OUTGOING_HEADERS
+from llmhub.security.masked_secrets import redact_masked
 from llmhub.security.redaction import REPLACEMENT, escape_controls, redact, url_secrets
 from llmhub.security.request_signing import SignedParts, sign_request
 
@@ -317,8 +318,10 @@ class Transport:
                     reply.close()
         except NETWORK_ERRORS as error:
             return Failure(redact_error(self._network_error(error, provider, request.url), endpoint))
+        except asyncio.CancelledError as cancelled:
+            raise _without_inner_frames(cancelled) from None
         if reply.status >= HTTP_ERRORS:
-            body = redact(body.decode("utf-8", "replace"), _secrets(endpoint)).encode()
+            body = _clean_text(body.decode("utf-8", "replace"), _secrets(endpoint)).encode()
         return Success(HttpReply(reply.status, reply.headers, body, time.time()))
 
     async def upload(
@@ -328,7 +331,8 @@ class Transport:
         url, proxy = _parse_url(request.url), self._config.proxies.for_url(request.url)
         session = self._sessions.get(provider) or self._open(provider)
         # The digest of a body that is read while it is sent is not known before.
-        headers = {**_signed(replace(request, body=b""), endpoint).headers, "content-length": str(size)}
+        signed = _signed(replace(request, body=b""), endpoint)
+        signed = replace(signed, headers={**signed.headers, "content-length": str(size)})
         timeout_s = self._config.timeout.total_s + size / MIN_UPLOAD_BYTES_PER_S
         try:
             async with asyncio.timeout(timeout_s):
@@ -336,13 +340,15 @@ class Transport:
                     request.method,
                     url,
                     data=body,
-                    headers=headers,
+                    headers=signed.headers,
                     allow_redirects=False,
                     proxy=None if proxy is None else _proxy_url(proxy),
                 )
                 content = await self._read_body(reply)
         except NETWORK_ERRORS as error:
             return Failure(redact_error(self._network_error(error, provider, request.url), endpoint))
+        except asyncio.CancelledError as cancelled:
+            raise _without_inner_frames(cancelled) from None
         return Success(_redacted_reply(reply, content, endpoint))
 
     async def download(
@@ -364,6 +370,8 @@ class Transport:
                     await on_piece(piece)
         except NETWORK_ERRORS as error:
             return Failure(redact_error(self._network_error(error, provider, request.url), endpoint))
+        except asyncio.CancelledError as cancelled:
+            raise _without_inner_frames(cancelled) from None
         return Success(HttpReply(reply.status, reply.headers, b"", time.time()))
 
     async def close(self) -> None:
@@ -447,23 +455,27 @@ class Transport:
     async def _read_stream(self, call: Call, reply: aiohttp.ClientResponse, observer: _ResponseObserver) -> Outcome:
         """Decode a stream as it arrives; an early exit closes the connection."""
         decoder = StreamDecoder(call.target.provider, HttpReply(reply.status, reply.headers, b"", time.time()))
-        deltas, keys = observer.deltas, _long_keys(call.target.endpoint)
+        keys = _long_keys(call.target.endpoint)
+        deltas, key_filter = observer.deltas, _KeyFilter(keys)
         size = 0
         try:
             while chunk := await self._read_piece(reply):
                 size += len(chunk)
                 if size > self._config.max_reply_bytes:
                     raise ReplyTooLargeError(f"the stream is longer than {self._config.max_reply_bytes} bytes")
-                new = decoder.feed(_without_keys(chunk, keys))
+                new = decoder.feed(key_filter.feed(chunk))
                 deltas.extend(new)
                 observer.on_deltas(new)
                 if decoder.error is not None:
                     return Failure(decoder.error)
+            new = decoder.feed(key_filter.close())
+            deltas.extend(new)
+            observer.on_deltas(new)
             reply.release()
         finally:
             if not reply.closed:
                 reply.close()
-        outcome = decoder.close(deltas)
+        outcome = decoder.close(deltas).map(partial(_without_keys_in_id, keys))
         if is_successful(outcome):
             observer.on_end(outcome.unwrap())
         return outcome
@@ -631,7 +643,7 @@ def redact_error(error: LLMError, endpoint: Endpoint) -> LLMError:
     secrets = _secrets(endpoint)
 
     def clean(text: str) -> str:
-        return escape_controls(redact(text, secrets)) if text else text
+        return escape_controls(_clean_text(text, secrets)) if text else text
 
     return replace(
         error,
@@ -640,6 +652,11 @@ def redact_error(error: LLMError, endpoint: Endpoint) -> LLMError:
         request_id=clean(error.request_id),
         path=clean(error.path),
     )
+
+
+def _clean_text(text: str, secrets: Sequence[str]) -> str:
+    """Return a text of a server without credentials, whole or masked in the middle."""
+    return redact(redact_masked(text, secrets), secrets)
 
 
 def _secrets(endpoint: Endpoint) -> tuple[str, ...]:
@@ -670,10 +687,49 @@ def _without_keys(body: bytes, keys: Sequence[bytes]) -> bytes:
     return body
 
 
+def _without_keys_in_id(keys: Sequence[bytes], response: CompletionResponse) -> CompletionResponse:
+    """Return a response without keys in its request id, which comes from a header."""
+    request_id = response.request_id
+    if any(key.decode() in request_id for key in keys):
+        return replace(response, request_id=_without_keys(request_id.encode(), keys).decode())
+    return response
+
+
+class _KeyFilter:
+    """Removes keys from a stream of bytes, wherever it is split; what may be the beginning of one is held back."""
+
+    __slots__ = ("_held", "_keys")
+
+    def __init__(self, keys: Sequence[bytes]) -> None:
+        self._keys = keys
+        self._held = b""
+
+    def feed(self, chunk: bytes) -> bytes:
+        """Return the next bytes without keys."""
+        if not self._keys:
+            return chunk
+        data = _without_keys(self._held + chunk, self._keys)
+        held = max((_overlap(data, key) for key in self._keys), default=0)
+        self._held = data[len(data) - held :]
+        return data[: len(data) - held]
+
+    def close(self) -> bytes:
+        """Return what was held back."""
+        held, self._held = self._held, b""
+        return held
+
+
+def _overlap(data: bytes, key: bytes) -> int:
+    """Return the length of the longest proper beginning of ``key`` that ``data`` ends with."""
+    if data.endswith(b"\n"):  # of an event: no key has a line break
+        return 0
+    return next((size for size in range(min(len(key) - 1, len(data)), 0, -1) if data.endswith(key[:size])), 0)
+
+
 def _redacted_reply(reply: aiohttp.ClientResponse, body: bytes, endpoint: Endpoint) -> HttpReply:
     """Return a reply, without credentials in its body if it is an error."""
     if reply.status >= HTTP_ERRORS:
-        body = redact(body.decode("utf-8", "replace"), _secrets(endpoint)).encode()
+        body = _clean_text(body.decode("utf-8", "replace"), _secrets(endpoint)).encode()
     return HttpReply(reply.status, reply.headers, body, time.time())
 
 
@@ -763,7 +819,7 @@ def _interpret(call: Call, reply: HttpReply) -> Outcome:
         reply = replace(reply, body=_without_keys(reply.body, keys))
     embed_request = call.embed_request
     if embed_request is None:
-        return interpret(call.target.provider, reply)
+        return interpret(call.target.provider, reply).map(partial(_without_keys_in_id, keys))
     return interpret_embedding(call.target.provider, embed_request, reply).map(_as_response)
 
 

@@ -143,6 +143,7 @@ def credentials_from_values(provider: str, values: Mapping[str, Any], source: st
     found: dict[str, Any] = {}
     for field_name, name in pairs:
         value = values.get(name)
+        value = value.reveal() if isinstance(value, Secret) else value
         if field_name in CREDENTIAL_FIELDS and isinstance(value, str) and value.strip():
             found.setdefault(field_name, Secret(value.strip(), source=source))
     return Credentials(**found) if found else None

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 from returns.result import Result
 
@@ -147,15 +147,15 @@ class EncryptedFileCredentials:
         BadRequestError
             A field is not one, a value is empty, or the file cannot be decrypted or written.
         """
-        texts: dict[str, str] = {}
-        for name, value in values.items():
+        for name in values:
             if name not in CREDENTIAL_FIELDS:
                 raise invalid(name, f"is not a credential; those are {', '.join(CREDENTIAL_FIELDS)}")
-            text = value.reveal() if isinstance(value, Secret) else str(value)
-            if not text.strip():
+        # From here on, no local variable holds a text that a traceback could show.
+        values = {name: _stripped(value) for name, value in values.items()}
+        for name, value in values.items():
+            if not value:
                 raise invalid(name, "is empty")
-            texts[name] = text.strip()
-        self._change(provider, lambda old: {**old, **texts})
+        self._change(provider, lambda old: {**old, **values})
 
     def remove(self, provider: str) -> None:
         """Remove a provider.
@@ -194,7 +194,7 @@ class EncryptedFileCredentials:
             _forget(document["key"])
         return EncryptedFileCredentials(self.path, Secret(text), self.except_for)
 
-    def _change(self, provider: str, change: Callable[[dict[str, str]], dict[str, str]]) -> None:
+    def _change(self, provider: str, change: Callable[[_Fields], _Fields]) -> None:
         """Replace the fields of a provider; without any left, it is removed."""
         with _locked(self.path):
             document = _read(self.path)
@@ -220,6 +220,14 @@ class EncryptedFileCredentials:
             remedy = f"set {PASSPHRASE_VARIABLE}, or pass EncryptedFileCredentials(passphrase=...)"
             raise invalid("passphrase", f"{self.path} is encrypted with a passphrase; {remedy}")
         return _derived_key(self.passphrase.reveal(), place)
+
+
+_Fields: TypeAlias = dict[str, Any]
+"""Credentials by field, as `Secret`."""
+
+
+def _stripped(value: str | Secret) -> Secret:
+    return Secret((value.reveal() if isinstance(value, Secret) else str(value)).strip())
 
 
 # Keys
@@ -329,30 +337,33 @@ def _aead(key: Secret) -> Any:
         return None
 
 
-def _decrypt(path: Path, document: Mapping[str, Any], key: Secret) -> dict[str, dict[str, str]]:
-    """Return the credentials of a document by provider and field."""
+def _decrypt(path: Path, document: Mapping[str, Any], key: Secret) -> dict[str, _Fields]:
+    """Return the credentials of a document by provider and field, as `Secret`."""
     exceptions, aead = import_optional("cryptography.exceptions", EXTRA), _aead(key)
-    plaintext = None
+    values: dict[str, _Fields] | None = None
     if aead is not None:
         try:
-            plaintext = aead.decrypt(_decode(document["nonce"]), _decode(document["ciphertext"]), _header(document))
+            values = _parse(
+                aead.decrypt(_decode(document["nonce"]), _decode(document["ciphertext"]), _header(document))
+            )
         except exceptions.InvalidTag:
-            plaintext = None
-    if plaintext is None:
+            values = None
+    if values is None:
         raise invalid(str(path), "cannot be decrypted: the passphrase or key is another, or the file was changed")
-    values: dict[str, dict[str, str]] = json.loads(plaintext)
     return values
 
 
+def _parse(plaintext: bytes) -> dict[str, _Fields]:
+    parsed: dict[str, dict[str, str]] = json.loads(plaintext)
+    return {provider: {name: Secret(text) for name, text in of.items()} for provider, of in parsed.items()}
+
+
 def _write(
-    path: Path, place: Mapping[str, Any], key: Secret, names: Mapping[str, Any], values: Mapping[str, Any]
+    path: Path, place: Mapping[str, Any], key: Secret, names: Mapping[str, Any], values: Mapping[str, _Fields]
 ) -> None:
     """Encrypt and replace the file as a whole."""
     document = {"format": FORMAT, "version": VERSION, "key": dict(place), "providers": dict(names)}
-    plaintext, nonce = json.dumps(values).encode(), secrets.token_bytes(NONCE_BYTES)
-    plaintext += b" " * (-len(plaintext) % PADDING)
-    ciphertext = _aead(key).encrypt(nonce, plaintext, _header(document))
-    text = json.dumps({**document, "nonce": _encode(nonce), "ciphertext": _encode(ciphertext)}, indent=1)
+    text = json.dumps({**document, **_encrypt(document, key, values)}, indent=1)
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
@@ -364,6 +375,13 @@ def _write(
     except OSError as error:
         temporary.unlink(missing_ok=True)
         raise invalid(str(path), f"cannot be written: {error.strerror}") from None
+
+
+def _encrypt(document: Mapping[str, Any], key: Secret, values: Mapping[str, _Fields]) -> dict[str, str]:
+    texts = {provider: {name: secret.reveal() for name, secret in of.items()} for provider, of in values.items()}
+    plaintext, nonce = json.dumps(texts).encode(), secrets.token_bytes(NONCE_BYTES)
+    plaintext += b" " * (-len(plaintext) % PADDING)
+    return {"nonce": _encode(nonce), "ciphertext": _encode(_aead(key).encrypt(nonce, plaintext, _header(document)))}
 
 
 @contextmanager

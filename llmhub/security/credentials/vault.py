@@ -9,7 +9,7 @@ Source: https://openbao.org/api-docs/secret/kv/kv-v2/, auth/approle, auth/kubern
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -171,6 +171,10 @@ def _secret_variable(name: str) -> Secret:
     return secret_from_variable(f"VAULT_{name}") or secret_from_variable(f"BAO_{name}")
 
 
+def _read_secret(path: Path) -> Secret:
+    return Secret(path.read_text(encoding="utf-8").strip(), source=path.name)
+
+
 def _secret(value: str | Secret | None) -> Secret:
     return value if isinstance(value, Secret) else Secret(value or "")
 
@@ -256,18 +260,16 @@ class _VaultClient:
     async def _log_in(self) -> Result[HttpReply, LLMError]:
         source = self._source
         if source.login == "approle":
-            body = {"role_id": source.role_id, "secret_id": source.secret_id.reveal()}
-            secrets: Sequence[Secret] = (source.secret_id, Secret(source.role_id))
+            body = {"role_id": Secret(source.role_id), "secret_id": source.secret_id}
         else:
             path = Path(source.kubernetes_token_file)
             try:
-                text = await self._context.run_in_thread(partial(path.read_text, encoding="utf-8"))
+                account = await self._context.run_in_thread(partial(_read_secret, path))
             except (OSError, UnicodeDecodeError) as error:
                 message = f"{path}: the service account's token cannot be read ({type(error).__name__})"
                 return Failure(InvalidRequest(path="credentials", message=message))
-            secrets = (Secret(text.strip()),)
-            body = {"role": source.kubernetes_role, "jwt": secrets[0].reveal()}
-        return await self._send("POST", f"auth/{quote(source.auth_mount or source.login)}/login", None, body, secrets)
+            body = {"role": Secret(source.kubernetes_role), "jwt": account}
+        return await self._send("POST", f"auth/{quote(source.auth_mount or source.login)}/login", None, body)
 
     def _accept(self, reply: HttpReply) -> bool:
         """Take the token and its lifetime from a reply; return whether there is one."""
@@ -321,9 +323,13 @@ class _VaultClient:
         method: str,
         path: str,
         token: Secret | None,
-        body: Mapping[str, str] | None = None,
-        secrets: Sequence[Secret] = (),
+        body: Mapping[str, Secret] | None = None,
     ) -> Result[HttpReply, LLMError]:
+        """Send a request; the texts of secrets are in no local variable while it is sent."""
+        secrets = (*(body or {}).values(), *((token,) if token is not None else ()))
+        return await self._context.send(self._request(method, path, token, body), secrets)
+
+    def _request(self, method: str, path: str, token: Secret | None, body: Mapping[str, Secret] | None) -> HttpRequest:
         headers = {"x-vault-request": "true", "accept": "application/json"}
         if token is not None:
             headers["x-vault-token"] = token.reveal()
@@ -331,10 +337,9 @@ class _VaultClient:
             headers["x-vault-namespace"] = self._source.namespace
         content = b""
         if body is not None:
-            headers["content-type"], content = "application/json", msgspec.json.encode(body)
-        request = HttpRequest(method, f"{self._source.address}/v1/{path}", headers, content)
-        hidden = (*secrets, *((token,) if token is not None else ()))
-        return await self._context.send(request, hidden)
+            headers["content-type"] = "application/json"
+            content = msgspec.json.encode({name: secret.reveal() for name, secret in body.items()})
+        return HttpRequest(method, f"{self._source.address}/v1/{path}", headers, content)
 
     @property
     def _place(self) -> str:
