@@ -15,6 +15,7 @@ from . import sim as sim
 from . import types as types
 from .api import Completion as Completion
 from .api import Job as Job
+from .api import RankedText as RankedText
 from .api import ahealth_check as ahealth_check
 from .api import configure as configure
 from .api import count_tokens as count_tokens
@@ -117,6 +118,8 @@ if sys.version_info < (3,):  # noqa: UP036 - hides them from type checkers
     from .api import embed_table as embed_table
     from .api import plan as plan
     from .api import plan_embeddings as plan_embeddings
+    from .api import rerank as rerank
+    from .api import rerank_table as rerank_table
     from .api import stream as stream
     from .api import stream_table as stream_table
     from .api import submit as submit
@@ -143,6 +146,8 @@ evaluate = _signatures.evaluate
 llm = _signatures.llm
 plan = _signatures.plan
 plan_embeddings = _signatures.plan_embeddings
+rerank = _signatures.rerank
+rerank_table = _signatures.rerank_table
 stream = _signatures.stream
 stream_table = _signatures.stream_table
 submit = _signatures.submit

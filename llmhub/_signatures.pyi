@@ -15,6 +15,7 @@ from llmhub.api.jobs import Job as Job
 from llmhub.api.options import Models as Models
 from llmhub.api.options import Prompt as Prompt
 from llmhub.api.options import TablePrompt as TablePrompt
+from llmhub.api.reranking import RankedText as RankedText
 from llmhub.api.sink import Written as Written
 from llmhub.cache.modes import CacheMode as CacheMode
 from llmhub.cache.modes import Mode as Mode
@@ -2455,6 +2456,136 @@ def plan_embeddings(
         Object storage (``s3://bucket/folder``), for providers that read batches from there.
     batch_role : str | None
         ARN of the role that may read and write the storage.
+    """
+
+def rerank(
+    query: str,
+    texts: Sequence[str],
+    *,
+    model: str,
+    top_n: int | None = None,
+    hub: Hub | None = None,
+    batch_size: int | None = None,
+    extra: Mapping[str, JSON] | None = None,
+    budget_usd: float | Decimal | None = None,
+    allow_unpriced: bool = False,
+    cache: Mode | CacheMode | None = None,
+    concurrency: int | None = None,
+    progress: bool | ProgressCallback | None = None,
+    on_error: Literal['row', 'raise'] = 'row',
+) -> list[RankedText]:
+    """Return texts by their relevance for a query, the most relevant first.
+
+    Scores are cached one by one: with further texts, only those are sent.
+
+    Parameters
+    ----------
+    query
+        What the texts are to be relevant for.
+    texts
+        The texts.
+    model
+        ``provider/model``, such as ``cohere/rerank-v3.5``.
+    top_n
+        Number of texts to return; all if omitted.
+    hub
+        The hub to use; the default hub if omitted.
+    batch_size : int | None
+        Maximum texts of a request; fewer where the provider's limits are lower (256).
+    extra : Mapping[str, JSON] | None
+        Fields of the provider's own API, merged into the payload last.
+    budget_usd : float | Decimal | None
+        Maximum cost in US dollars; calls that could exceed it are not sent.
+    allow_unpriced : bool
+        Whether models without a known price may be called in spite of a budget; they do not count.
+    cache : Mode | CacheMode | None
+        Cache mode: a `CacheMode`, or the name of one, such as ``off``, ``refresh`` or ``read-only``.
+    concurrency : int | None
+        Maximum number of calls in flight.
+    progress : bool | ProgressCallback | None
+        Whether to show progress, or a function to call with it; by default where a person watches.
+    on_error : Literal['row', 'raise']
+        ``"row"`` to record a failure in its row, ``"raise"`` to raise when the run is done.
+
+    Returns
+    -------
+    list of RankedText
+        Index, score and text.
+
+    Raises
+    ------
+    BadRequestError
+        Before anything is sent: a wrong argument, or a provider without reranking.
+    ConnectorError
+        A text has no score. The ``table`` of the exception has the scores of the others.
+
+    Examples
+    --------
+    >>> with llmhub.simulate():                                                      # doctest: +SKIP
+    ...     llmhub.rerank("boats", ["rain on roofs", "boats in the harbour"], model="cohere/rerank-v3.5")[0].index
+    1
+    """
+
+def rerank_table(
+    frame: Any,
+    query: str,
+    prompt: str,
+    *,
+    model: str,
+    hub: Hub | None = None,
+    batch_size: int | None = None,
+    extra: Mapping[str, JSON] | None = None,
+    budget_usd: float | Decimal | None = None,
+    allow_unpriced: bool = False,
+    cache: Mode | CacheMode | None = None,
+    concurrency: int | None = None,
+    progress: bool | ProgressCallback | None = None,
+    on_error: Literal['row', 'raise'] = 'row',
+) -> pa.Table:
+    """Score a text of every row of a frame for a query, and return scores, ranks and costs as one Arrow table.
+
+    Parameters
+    ----------
+    frame
+        A pandas or polars DataFrame, an Arrow table, a mapping of columns, or any object with ``__arrow_c_stream__``.
+    query
+        What the texts are to be relevant for.
+    prompt
+        The name of a column, or a template over the columns such as ``"{title}: {body}"``. A row that lacks a value is
+        skipped.
+    model
+        ``provider/model``.
+    hub
+        The hub to use; the default hub if omitted.
+    batch_size : int | None
+        Maximum texts of a request; fewer where the provider's limits are lower (256).
+    extra : Mapping[str, JSON] | None
+        Fields of the provider's own API, merged into the payload last.
+    budget_usd : float | Decimal | None
+        Maximum cost in US dollars; calls that could exceed it are not sent.
+    allow_unpriced : bool
+        Whether models without a known price may be called in spite of a budget; they do not count.
+    cache : Mode | CacheMode | None
+        Cache mode: a `CacheMode`, or the name of one, such as ``off``, ``refresh`` or ``read-only``.
+    concurrency : int | None
+        Maximum number of calls in flight.
+    progress : bool | ProgressCallback | None
+        Whether to show progress, or a function to call with it; by default where a person watches.
+    on_error : Literal['row', 'raise']
+        ``"row"`` to record a failure in its row, ``"raise"`` to raise when the run is done.
+
+    Returns
+    -------
+    pyarrow.Table
+        One row for each row of the frame, in its order, with the columns of `embed_table`, but ``score`` and ``rank``
+        in place of the vector.
+
+    Raises
+    ------
+    BadRequestError
+        Before anything is sent: a wrong argument, or a provider without reranking.
+    ConnectorError
+        With ``on_error="raise"``, the error of the first failed row. Its ``table`` has the results of all rows.
     """
 
 def stream(
@@ -5429,6 +5560,69 @@ class FrameAccessor(typing.Generic[F]):
         frame of the same kind
             The columns and index of the frame, and the result columns. Vectors are float32 arrays that share one matrix
             in pandas, an ``Array`` in polars, ``FLOAT[n]`` in DuckDB.
+
+        Raises
+        ------
+        BadRequestError
+            Before anything is sent: a wrong argument, or a column with the name of a result column.
+        """
+
+    def rerank(
+        self,
+        query: str,
+        prompt: str,
+        *,
+        model: str,
+        hub: Hub | None = None,
+        prefix: str = '',
+        dtype_backend: DtypeBackend | None = None,
+        batch_size: int | None = None,
+        extra: Mapping[str, JSON] | None = None,
+        budget_usd: float | Decimal | None = None,
+        allow_unpriced: bool = False,
+        cache: Mode | CacheMode | None = None,
+        concurrency: int | None = None,
+        progress: bool | ProgressCallback | None = None,
+        on_error: Literal['row', 'raise'] = 'row',
+    ) -> F:
+        """Score a text of every row for a query, and return the frame with scores and ranks, in its own order.
+
+        Parameters
+        ----------
+        query
+            What the texts are to be relevant for.
+        prompt
+            The name of a column, or a template over the columns such as ``"{title}: {body}"``.
+        model
+            ``provider/model``, such as ``cohere/rerank-v3.5``.
+        hub
+            The hub to use; the default hub if omitted.
+        prefix
+            Prefix of the names of the result columns.
+        dtype_backend
+            ``"pyarrow"`` or ``"numpy_nullable"`` for these types in a pandas frame.
+        batch_size : int | None
+            Maximum texts of a request; fewer where the provider's limits are lower (256).
+        extra : Mapping[str, JSON] | None
+            Fields of the provider's own API, merged into the payload last.
+        budget_usd : float | Decimal | None
+            Maximum cost in US dollars; calls that could exceed it are not sent.
+        allow_unpriced : bool
+            Whether models without a known price may be called in spite of a budget; they do not count.
+        cache : Mode | CacheMode | None
+            Cache mode: a `CacheMode`, or the name of one, such as ``off``, ``refresh`` or ``read-only``.
+        concurrency : int | None
+            Maximum number of calls in flight.
+        progress : bool | ProgressCallback | None
+            Whether to show progress, or a function to call with it; by default where a person watches.
+        on_error : Literal['row', 'raise']
+            ``"row"`` to record a failure in its row, ``"raise"`` to raise when the run is done.
+
+        Returns
+        -------
+        frame of the same kind
+            The columns and index of the frame, and score, rank (from 1, the most relevant first), status, error, cost
+            and cache hit.
 
         Raises
         ------

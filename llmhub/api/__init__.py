@@ -31,6 +31,7 @@ from llmhub.api.options import (
     MessageOptions,
     Models,
     Prompt,
+    RerankOptions,
     RowOptions,
     TableOptions,
     TablePrompt,
@@ -40,6 +41,7 @@ from llmhub.api.options import (
 from llmhub.api.parallel import complete_parallel
 from llmhub.api.raising import unwrap_or_raise
 from llmhub.api.record_batches import complete_record_batches
+from llmhub.api.reranking import RankedText, rerank, rerank_table
 from llmhub.api.table_stream import stream_table
 from llmhub.api.tables import (
     acomplete_table,
@@ -57,7 +59,9 @@ __all__ = [
     "MessageOptions",
     "Models",
     "Prompt",
+    "RankedText",
     "Rehearsal",
+    "RerankOptions",
     "RowOptions",
     "Simulation",
     "TableOptions",
@@ -89,6 +93,8 @@ __all__ = [
     "plan",
     "plan_embeddings",
     "rehearsal",
+    "rerank",
+    "rerank_table",
     "schema_of",
     "simulate",
     "stream",

@@ -146,7 +146,7 @@ def embed_table(
     ConnectorError
         With ``on_error="raise"``, the error of the first failed row. Its ``table`` has the results of all rows.
     """
-    return run_blocking(_run_of_frame(frame, prompt, model, hub, dict(options)))
+    return run_blocking(run_of_frame(frame, prompt, model, hub, dict(options)))
 
 
 @shows_options(EmbeddingOptions)
@@ -154,7 +154,7 @@ async def aembed_table(
     frame: Any, prompt: str, *, model: str, hub: Hub | None = None, **options: Unpack[EmbeddingOptions]
 ) -> pa.Table:
     """Embed a text for every row of a frame, awaited (see `embed_table`)."""
-    return await run_awaited(_run_of_frame(frame, prompt, model, hub, dict(options)))
+    return await run_awaited(run_of_frame(frame, prompt, model, hub, dict(options)))
 
 
 @shows_options(EmbeddingOptions)
@@ -186,7 +186,7 @@ def plan_embeddings(
     from llmhub.tables.tokenizers import VocabularySource, count_tokens  # noqa: PLC0415 - as above
 
     given: dict[str, Any] = {**options, "progress": False}
-    run = _run_of_frame(frame, prompt, model, hub, given, dry_run=True)
+    run = run_of_frame(frame, prompt, model, hub, given, dry_run=True)
     cached = _cached_keys(run)
     texts = [text for text, key in zip(run.batch.texts, run.batch.keys, strict=True) if key not in cached]
     counted = count_tokens(texts, model, VocabularySource(folder=run.hub.settings.tokenizer_folder))
@@ -246,9 +246,15 @@ class EmbeddingRun:
 
 
 def build_embedding_run(
-    texts: Sequence[str | None], model: str, hub: Hub | None, options: dict[str, Any], *, dry_run: bool = False
+    texts: Sequence[str | None],
+    model: str,
+    hub: Hub | None,
+    options: dict[str, Any],
+    *,
+    query: str | None = None,
+    dry_run: bool = False,
 ) -> EmbeddingRun:
-    """Validate everything that can be checked before sending, and return the run."""
+    """Validate everything that can be checked before sending, and return the run; with a query, one of reranking."""
     from llmhub.tables.embeddings import text_batch  # noqa: PLC0415 - imports Arrow
 
     hub = hub or current_hub()
@@ -258,14 +264,15 @@ def build_embedding_run(
     if unknown is not None:
         raise unknown_option(unknown, EmbeddingOptions.__annotations__)
     run_options = _run_options(options)
-    own = _embed_options(options)
+    own = replace(_embed_options(options), query=query)
     target = hub.target(model, allow_unconfigured=dry_run)
     if len(hub.targets(model, allow_unconfigured=dry_run)) > 1:
         message = f"{model!r} is a route, and vectors of several models cannot be compared; name one model"
         raise invalid("model", message)
     resolve_concurrency(hub, run_options)
     batch_size = options.get("batch_size")
-    limits = _limits(target, MAX_PACK_TEXTS if batch_size is None else positive_int("batch_size", batch_size))
+    max_texts = MAX_PACK_TEXTS if batch_size is None else positive_int("batch_size", batch_size)
+    limits = _limits(target, own, max_texts)
     if not dry_run:
         _require_sendable(target, own)
     if run_options.mode == "batch":
@@ -301,11 +308,12 @@ def _embed_options(options: dict[str, Any]) -> EmbedOptions:
     )
 
 
-def _limits(target: Target, max_texts: int) -> PackLimits:
+def _limits(target: Target, options: EmbedOptions, max_texts: int) -> PackLimits:
     """Return the limits of a request, with at most ``max_texts`` texts."""
-    service = target.provider.embeddings
+    service = target.provider.vector_service(options)
     if service is None:
-        raise invalid("model", f"{target.provider.name} has no embeddings; choose a model of another provider")
+        missing = "embeddings" if options.query is None else "reranking"
+        raise invalid("model", f"{target.provider.name} has no {missing}; choose a model of another provider")
     limits = service.limits(target.model)
     return replace(limits, texts=min(limits.texts, max_texts))
 
@@ -325,16 +333,24 @@ def _run_of_texts(text: Any, model: str, hub: Hub | None, options: dict[str, Any
     return build_embedding_run(texts, model, hub, {**options, "on_error": "raise"})
 
 
-def _run_of_frame(
-    frame: Any, prompt: str, model: str, hub: Hub | None, options: dict[str, Any], *, dry_run: bool = False
+def run_of_frame(
+    frame: Any,
+    prompt: str,
+    model: str,
+    hub: Hub | None,
+    options: dict[str, Any],
+    *,
+    query: str | None = None,
+    dry_run: bool = False,
 ) -> EmbeddingRun:
+    """Validate a run over the rows of a frame, and return it."""
     from llmhub.tables import frames  # noqa: PLC0415 - imports Arrow
     from llmhub.tables.prompt_batch import render_texts  # noqa: PLC0415 - as above
 
     if not isinstance(prompt, str):
         raise invalid("prompt", f"must be the name of a column or a template, not {type(prompt).__name__}")
     return build_embedding_run(
-        render_texts(frames.pandas_or_arrow(frame), prompt), model, hub, options, dry_run=dry_run
+        render_texts(frames.pandas_or_arrow(frame), prompt), model, hub, options, query=query, dry_run=dry_run
     )
 
 

@@ -147,6 +147,16 @@ class EmbeddingOptions(BudgetOptions, CacheOptions, BatchOptions, total=False):
     on_error: Literal["row", "raise"]
 
 
+class RerankOptions(BudgetOptions, CacheOptions, total=False):
+    """Options of `rerank` and `rerank_table`."""
+
+    batch_size: int
+    extra: Mapping[str, JSON]
+    concurrency: int
+    progress: bool | ProgressCallback
+    on_error: Literal["row", "raise"]
+
+
 class RowOptions(MessageOptions, total=False):
     """Options of a run over rows (see `complete_table`)."""
 

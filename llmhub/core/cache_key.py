@@ -139,7 +139,7 @@ def embedding_keyer(
     A key does not depend on which other texts are in the request, nor on the form in which the numbers are sent. The
     kind of the texts is part of it only where the provider embeds documents and queries differently.
     """
-    service, keyed = provider.embeddings, keyed_endpoint(endpoint)
+    service, keyed = provider.vector_service(options), keyed_endpoint(endpoint)
     request = EmbedRequest(model, ("",), options)
     prefix = key_prefix(provider, keyed)
     prefix.update(
@@ -152,6 +152,7 @@ def embedding_keyer(
                 options.dimensions,
                 options.kind if service and service.wire.has_kinds else None,
                 options.extra,
+                *([] if options.query is None else [options.query]),
             ]
         )
     )

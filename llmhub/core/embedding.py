@@ -32,11 +32,14 @@ class EmbedOptions:
         Whether the texts are documents or queries; models that embed both alike ignore it.
     extra
         Fields of the provider's own API, merged into the payload last.
+    query
+        Query whose relevance each text is scored for: its vector is that score alone. ``None`` for an embedding.
     """
 
     dimensions: int | None = None
     kind: TextKind | None = None
     extra: Mapping[str, JSON] = field(default_factory=dict)
+    query: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

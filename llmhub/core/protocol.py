@@ -151,9 +151,9 @@ def prepare_embedding(
 
     ``Unsupported`` if the provider has no embeddings, or cannot express an option.
     """
-    service = provider.embeddings
+    service = provider.vector_service(request.options)
     if service is None:
-        message = f"{provider.name} has no embeddings"
+        message = f"{provider.name} has no {'embeddings' if request.options.query is None else 'reranking'}"
         return Failure(Unsupported(path="$.model", provider=provider.name, message=message))
     error = _endpoint_error(provider, endpoint, request.model)
     encoded = service.wire.encode(request) if error is None else Failure(error)
@@ -212,9 +212,10 @@ def interpret_embedding(
     """Decode a reply to the vectors of a request, or to the error that it reports. Returns on arbitrary bytes."""
     if not 200 <= reply.status < 300:  # noqa: PLR2004 - HTTP success
         return Failure(error_from_reply(provider, reply))
-    if provider.embeddings is None:
+    service = provider.vector_service(request.options)
+    if service is None:
         return Failure(Unsupported(path="$.model", message=f"{provider.name} has no embeddings"))
-    decoded = provider.embeddings.wire.decode(request, reply)
+    decoded = service.wire.decode(request, reply)
     if not is_successful(decoded):
         return Failure(_with_reply_context(provider, reply, _with_content_type(decoded.failure(), reply)))
     response = decoded.unwrap()

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 
 from returns.result import Result
 
-from llmhub.core.embedding import EmbeddingResponse, EmbedRequest
+from llmhub.core.embedding import EmbeddingResponse, EmbedOptions, EmbedRequest
 from llmhub.core.errors import LLMError, invalid
 from llmhub.core.forced_tool import StructuredOutputMode
 from llmhub.core.framing import Frame, Framing
@@ -440,6 +440,8 @@ class Provider:
         may be in another currency, or an estimate.
     counts_max_tokens
         Whether its limit of tokens counts ``max_tokens`` as a request arrives, however few of them are used.
+    reranking
+        Its scores of how relevant texts are for a query; ``None`` if it has none.
     """
 
     name: str
@@ -461,3 +463,8 @@ class Provider:
     batch: BatchApi | None = None
     reports_cost: bool = False
     counts_max_tokens: bool = False
+    reranking: EmbedService | None = None
+
+    def vector_service(self, options: EmbedOptions) -> EmbedService | None:
+        """Return what embeds texts, or scores them for a query."""
+        return self.embeddings if options.query is None else self.reranking

@@ -17,6 +17,7 @@ from llmhub.api import (
     Job,
     MapOptions,
     Models,
+    RerankOptions,
     RowOptions,
     TableOptions,
     TablePrompt,
@@ -41,6 +42,7 @@ from llmhub.tables.embeddings import EmbeddingColumns, embedding_columns
 from llmhub.tables.pandas_types import DtypeBackend
 from llmhub.tables.plan import Plan
 from llmhub.tables.prompt_batch import render_texts
+from llmhub.tables.reranking import COMPACT as SCORE_COLUMNS
 from llmhub.tables.result_frames import ROW, ResultColumns, result_columns
 from llmhub.tables.rows import FrameColumns, Row
 from llmhub.tables.structured_outputs import (
@@ -438,6 +440,52 @@ class FrameAccessor(Generic[F]):
         frames.require_no_name_clash(frames.column_names(native), names, prefix)
         results = FrameResults(self._frame, native, names, prefix, dtype_backend)
         return results.join(api.embed_table(native, prompt, model=model, hub=hub, **options))
+
+    @shows_options(RerankOptions)
+    def rerank(
+        self,
+        query: str,
+        prompt: str,
+        *,
+        model: str,
+        hub: Hub | None = None,
+        prefix: str = "",
+        dtype_backend: DtypeBackend | None = None,
+        **options: Unpack[RerankOptions],
+    ) -> F:
+        """Score a text of every row for a query, and return the frame with scores and ranks, in its own order.
+
+        Parameters
+        ----------
+        query
+            What the texts are to be relevant for.
+        prompt
+            The name of a column, or a template over the columns such as ``"{title}: {body}"``.
+        model
+            ``provider/model``, such as ``cohere/rerank-v3.5``.
+        hub
+            The hub to use; the default hub if omitted.
+        prefix
+            Prefix of the names of the result columns.
+        dtype_backend
+            ``"pyarrow"`` or ``"numpy_nullable"`` for these types in a pandas frame.
+
+        Returns
+        -------
+        frame of the same kind
+            The columns and index of the frame, and score, rank (from 1, the most relevant first), status, error, cost
+            and cache hit.
+
+        Raises
+        ------
+        BadRequestError
+            Before anything is sent: a wrong argument, or a column with the name of a result column.
+        """
+        native = frames.native_frame(self._frame)
+        frames.require_dtype_backend(native, dtype_backend)
+        frames.require_no_name_clash(frames.column_names(native), SCORE_COLUMNS, prefix)
+        results = FrameResults(self._frame, native, SCORE_COLUMNS, prefix, dtype_backend)
+        return results.join(api.rerank_table(native, query, prompt, model=model, hub=hub, **options))
 
     @shows_options(EmbeddingOptions)
     def plan_embeddings(

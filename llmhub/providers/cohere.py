@@ -12,7 +12,7 @@ from llmhub.core.provider import Endpoint, PackLimits
 from llmhub.core.types import CacheMark, CompletionRequest
 from llmhub.providers.openai_compatible import openai_compatible
 from llmhub.providers.vendor import PriceListing, embed_service
-from llmhub.wire import cohere_chat, cohere_embeddings
+from llmhub.wire import cohere_chat, cohere_embeddings, reranking
 
 BASE_URL: Final = "https://api.cohere.com"
 COMPATIBLE_BASE_URL: Final = "https://api.cohere.ai/compatibility/v1"
@@ -40,6 +40,13 @@ EMBEDDINGS: Final = embed_service(
     BASE_URL, cohere_embeddings.WIRE, PackLimits(texts=96, tokens=100_000), locate=_embeddings_url
 )
 
+RERANKING: Final = embed_service(
+    BASE_URL,
+    reranking.WIRE,
+    PackLimits(texts=1000, tokens=100_000),
+    locate=lambda endpoint, _request: own_api_url(endpoint, "/v2/rerank"),
+)
+
 ENTRIES: Final = (
     openai_compatible(
         "cohere",
@@ -48,6 +55,7 @@ ENTRIES: Final = (
         health_url=None,
         price_listing=PriceListing("cohere"),
         embeddings=EMBEDDINGS,
+        reranking=RERANKING,
     ),
     openai_compatible(
         "cohere-native",
@@ -60,6 +68,7 @@ ENTRIES: Final = (
         health_url=_models_url,
         price_listing=PriceListing("cohere"),
         embeddings=EMBEDDINGS,
+        reranking=RERANKING,
         environment_variables=(("api_key", "COHERE_API_KEY"), ("base_url", "CO_API_URL")),
     ),
 )

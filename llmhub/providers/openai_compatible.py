@@ -53,6 +53,8 @@ CHAT_PATH: Final = "/chat/completions"
 RESPONSES_PATH: Final = "/responses"
 COMPLETIONS_PATH: Final = "/completions"
 EMBEDDINGS_PATH: Final = "/embeddings"
+RERANK_LIMITS: Final = PackLimits(texts=1000, tokens=100_000)
+"""Limits of a request for scores, below those of every provider that publishes them."""
 OWN_SERVER_LIMITS: Final = PackLimits(texts=256, tokens=100_000)
 """Texts and tokens of one request to a server whose limits are those that its user has set."""
 REASONING_FIELD: Final = "reasoning_content"
@@ -97,6 +99,7 @@ def openai_compatible(
     embeddings: EmbedService | EmbedWire | None = None,
     pack_limits: PackLimits = OWN_SERVER_LIMITS,
     batch: BatchApi | None = None,
+    reranking: EmbedService | EmbedWire | None = None,
     reports_cost: bool = False,
     counts_max_tokens: bool = False,
 ) -> ProviderEntry:
@@ -125,6 +128,8 @@ def openai_compatible(
         Limits of a request for embeddings at the usual path.
     batch
         Its Batch API.
+    reranking
+        Its scores of texts for a query, or the wire of those at the usual path.
     reports_cost
         Whether its replies are documented to state what it charged, in USD.
     counts_max_tokens
@@ -153,6 +158,9 @@ def openai_compatible(
         if isinstance(embeddings, EmbedWire)
         else embeddings,
         batch=batch,
+        reranking=embed_service(base_url, reranking, RERANK_LIMITS, path="/rerank")
+        if isinstance(reranking, EmbedWire)
+        else reranking,
         reports_cost=reports_cost,
         counts_max_tokens=counts_max_tokens,
     )

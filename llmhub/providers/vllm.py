@@ -10,7 +10,7 @@ from typing import Final
 
 from llmhub.core.types import CacheMark
 from llmhub.providers.openai_compatible import openai_compatible, rename_reasoning, text_completions
-from llmhub.wire import openai_embeddings
+from llmhub.wire import openai_embeddings, reranking
 
 ENTRIES: Final = (
     openai_compatible(
@@ -18,6 +18,7 @@ ENTRIES: Final = (
         refused_parts=(CacheMark,),
         adapt=partial(rename_reasoning, "reasoning"),
         embeddings=openai_embeddings.WIRE,
+        reranking=reranking.WIRE,
     ),
     text_completions("vllm", environment_variables=(("api_key", "VLLM_API_KEY"), ("base_url", "VLLM_BASE_URL"))),
 )

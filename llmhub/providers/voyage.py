@@ -11,7 +11,7 @@ from typing import Final
 from llmhub.core.provider import PackLimits
 from llmhub.providers.openai_compatible import openai_compatible
 from llmhub.providers.vendor import PriceListing
-from llmhub.wire import openai_embeddings
+from llmhub.wire import openai_embeddings, reranking
 
 ENTRIES: Final = (
     openai_compatible(
@@ -22,5 +22,6 @@ ENTRIES: Final = (
         price_listing=PriceListing("voyageai"),
         embeddings=openai_embeddings.VOYAGE_WIRE,
         pack_limits=PackLimits(texts=1000, tokens=120_000, text_tokens=32_000),
+        reranking=reranking.QUIET_WIRE,
     ),
 )

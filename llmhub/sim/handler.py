@@ -131,8 +131,10 @@ class SimRequestHandler:
         batch_plan = self._plan_batch_reply(provider, http_request, id_digits, now)
         if batch_plan is not None:
             return batch_plan
-        embeddings = provider.embeddings
-        route = embeddings.match_route(http_request) if embeddings is not None else None
+        embeddings, route = provider.embeddings, None
+        for service in (provider.reranking, provider.embeddings):
+            if route is None and service is not None:
+                embeddings, route = service, service.match_route(http_request)
         counts = provider.token_counts
         route = route or (counts.match_route(http_request) if counts is not None else None)
         route = route or provider.match_route(http_request)

@@ -14,7 +14,7 @@ from typing import Final
 from llmhub.core.types import Payload
 from llmhub.providers.registry import PROVIDERS
 from llmhub.sim.servers import FAKE_PROVIDERS, FakeProvider
-from llmhub.sim.servers.embeddings import EMBEDDINGS
+from llmhub.sim.servers.embeddings import EMBEDDINGS, RERANKING
 from llmhub.sim.servers.fake_provider import FakeTokenCounts
 from llmhub.sim.types import SimError, SimHttpRequest, SimRequest, SimRoute
 
@@ -89,6 +89,7 @@ def _stand_in(name: str, wire: str) -> FakeProvider:
         check_credentials=FAKE_PROVIDERS[CREDENTIAL_CHECKS.get(name, server)].check_credentials,
         parse_request=_with_usage(fake_provider.parse_request),
         embeddings=EMBEDDINGS.get(name),
+        reranking=RERANKING.get(name),
     )
 
 
@@ -107,7 +108,12 @@ def _with_usage(
 SIMULATED: Final[Mapping[str, FakeProvider]] = MappingProxyType(
     {
         **{
-            name: replace(provider, embeddings=EMBEDDINGS.get(name), token_counts=TOKEN_COUNTS.get(name))
+            name: replace(
+                provider,
+                embeddings=EMBEDDINGS.get(name),
+                reranking=RERANKING.get(name),
+                token_counts=TOKEN_COUNTS.get(name),
+            )
             for name, provider in FAKE_PROVIDERS.items()
         },
         **{

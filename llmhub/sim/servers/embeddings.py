@@ -31,12 +31,16 @@ MAX_REQUEST_TOKENS: Final = 300_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SimEmbedRequest:
-    """A request for vectors; ``encoding`` is how they are written: ``float``, ``base64`` or ``int8``."""
+    """A request for vectors; ``encoding`` is how they are written: ``float``, ``base64`` or ``int8``.
+
+    ``query`` is what texts are scored for, where they are reranked.
+    """
 
     model: str
     texts: tuple[str, ...]
     dimensions: int | None = None
     encoding: str = "float"
+    query: str = ""
 
     @property
     def tokens(self) -> int:
@@ -255,6 +259,47 @@ def _bedrock_headers(request: SimEmbedRequest) -> Mapping[str, str]:
     return {"x-amzn-bedrock-input-token-count": str(request.tokens)}
 
 
+# Reranking
+
+
+def _match_rerank(http_request: SimHttpRequest) -> SimRoute | None:
+    is_match = http_request.method == "POST" and http_request.path.endswith("/rerank")
+    return SimRoute(action="embed") if is_match else None
+
+
+def _parse_rerank(payload: Payload, route: SimRoute) -> SimEmbedRequest | SimError:
+    texts, query = _texts(payload.get("documents")), as_text(payload.get("query"))
+    if texts is None or not query:
+        return _invalid("documents" if query else "query")
+    return SimEmbedRequest(model=as_text(payload.get("model")) or route.model, texts=texts, query=query)
+
+
+def _encode_rerank(
+    request: SimEmbedRequest, _vectors: Vectors, *, name: str = "results", units: bool = False
+) -> Payload:
+    """Score texts by the words that they share with the query, the best first."""
+    wanted = set(re.findall(r"\w+", request.query.lower()))
+    scores = [
+        len(wanted & set(re.findall(r"\w+", text.lower()))) / (len(wanted) or 1) * 0.98 + 0.01 for text in request.texts
+    ]
+    ranked = sorted(range(len(scores)), key=lambda index: -scores[index])
+    found = [{"index": index, "relevance_score": round(scores[index], 6)} for index in ranked]
+    if units:
+        billed = {"search_units": -(-len(request.texts) // 100)}
+        return {"id": "rerank-1", name: found, "meta": {"api_version": {"version": "2"}, "billed_units": billed}}
+    tokens = request.tokens + count_tokens(request.query) * len(request.texts)
+    return {"object": "list", "model": request.model, name: found, "usage": {"total_tokens": tokens}}
+
+
+_RERANK: Final = FakeEmbeddings(match_route=_match_rerank, parse=_parse_rerank, encode=_encode_rerank, max_texts=1000)
+RERANKING: Final[Mapping[str, FakeEmbeddings]] = MappingProxyType(
+    {
+        **dict.fromkeys(("vllm", "jina"), _RERANK),
+        "voyage": replace(_RERANK, encode=partial(_encode_rerank, name="data")),
+        **dict.fromkeys(("cohere", "cohere-native"), replace(_RERANK, encode=partial(_encode_rerank, units=True))),
+    }
+)
+"""Scores of texts for a query, by provider."""
 OPENAI: Final = FakeEmbeddings(match_route=_match_openai, parse=_parse_openai, encode=_encode_openai)
 COHERE: Final = FakeEmbeddings(
     match_route=_match_cohere, parse=_parse_cohere, encode=_encode_cohere, max_texts=96, max_tokens=100_000

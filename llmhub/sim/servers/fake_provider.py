@@ -83,6 +83,8 @@ class FakeProvider:
         Content type of a stream.
     embeddings
         Its embeddings, if it has any.
+    reranking
+        Its scores of texts for a query, if it has any.
     token_counts
         Where it counts input tokens, if anywhere.
     """
@@ -105,6 +107,7 @@ class FakeProvider:
     path_suffix: str = ""
     stream_content_type: str = "text/event-stream; charset=utf-8"
     embeddings: FakeEmbeddings | None = None
+    reranking: FakeEmbeddings | None = None
     token_counts: FakeTokenCounts | None = None
 
 
