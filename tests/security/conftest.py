@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+SERVED = ("/chat/completions", "/embeddings")
 PIECE = 5
 """Characters in a piece of a stream: fewer than a placeholder has."""
 
@@ -30,8 +31,15 @@ class EchoServer:
                 body = self.rfile.read(int(self.headers["content-length"]))
                 request = json.loads(body)
                 server.requests.append(request)
-                server.headers.append(dict(self.headers))
-                self.send(server.status, *server.reply(request, dict(self.headers)))
+                server.headers.append({**dict(self.headers), ":path": self.path})
+                model = request.get("model", self.path)
+                if "broken" in model:
+                    self.wfile.write(f"HTTP/1.1 {server.headers[-1]}\r\n\r\n".encode())
+                    self.close_connection = True
+                    return
+                is_failure = "fail" in model or not any(path in self.path for path in SERVED)
+                status = 400 if is_failure else server.status
+                self.send(status, *server.reply(request, server.headers[-1], status))
 
             def do_GET(self) -> None:
                 server.headers.append(dict(self.headers))
@@ -66,9 +74,9 @@ class EchoServer:
         self._http.shutdown()
         self._http.server_close()
 
-    def reply(self, request: dict[str, Any], headers: dict[str, str]) -> tuple[bytes, str]:
+    def reply(self, request: dict[str, Any], headers: dict[str, str], status: int) -> tuple[bytes, str]:
         """Return body and content type of the answer to a request."""
-        if self.status != 200:
+        if status != 200:
             message = f"no: {json.dumps(headers)} {json.dumps(request)}"
             return json.dumps({"error": {"message": message, "code": str(headers)}}).encode(), "application/json"
         if "messages" not in request:

@@ -1,0 +1,150 @@
+"""Keys planted in every place that has one, and looked for in everything that programs, commands, services and notebooks leave."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+
+from llmhub.providers.registry import ENVIRONMENT_VARIABLES, PROVIDERS
+
+ROOT = Path(__file__).parents[2]
+HERE = Path(__file__).parent / "canaries"
+PROMPT_CANARIES = ("sk-proj-prompt0canary0123456789", "ann.canary@example.org", "4000 0000 0000 0002")
+PROMPTS = [f"My key is {PROMPT_CANARIES[0]}.", f"Write to {PROMPT_CANARIES[1]}.", f"Pay with {PROMPT_CANARIES[2]}."]
+CREDENTIAL_FIELDS = {"api_key", "access_key_id", "secret_access_key", "session_token"}
+FILE = """
+[endpoints.compatible]
+base_url = "http://{address}/v1?sig={query}"
+api_key = "{key}"
+headers = {{ X-Auth-Token = "{header}", Helicone-Auth = "Bearer {bearer}", "Ocp-Apim-Subscription-Key" = "{subscription}" }}
+
+[endpoints.vllm]
+base_url = "http://ann:{password}@{address}/v1"
+"""
+
+
+class Canaries:
+    """The planted keys by the place they are in, and the process environment with them."""
+
+    def __init__(self, url: str) -> None:
+        self.by_place: dict[str, str] = {}
+        address = url.removeprefix("http://").removesuffix("/v1")
+        variables = {
+            variable
+            for name in PROVIDERS
+            for variable in (
+                *(each for group in PROVIDERS[name].required_env for each in group),
+                *(each for field, each in ENVIRONMENT_VARIABLES.get(name, ()) if field in CREDENTIAL_FIELDS),
+                f"{name.upper().replace('-', '_')}_API_KEY",
+            )
+        }
+        addresses = {each for rows in ENVIRONMENT_VARIABLES.values() for field, each in rows if field == "base_url"}
+        addresses |= {f"{name.upper().replace('-', '_')}_BASE_URL" for name in PROVIDERS}
+        plain = {"AWS_REGION": "us-east-1", "GOOGLE_CLOUD_PROJECT": "project", "GOOGLE_CLOUD_LOCATION": "us-east5"}
+        self.environment = {
+            **{name: value for name, value in os.environ.items() if not name.endswith(("_PROXY", "_proxy"))},
+            **{name: self.plant(name) for name in sorted(variables - addresses)},
+            **{name: f"http://{address}/v1?sig={self.plant(name)}" for name in sorted(addresses)},
+            **plain,
+            "LLMHUB_LOG": "debug",
+            "PYTHONPATH": str(ROOT),
+            "PYTHONDEVMODE": "1",
+            "PYTHONWARNINGS": "default",
+            "COLUMNS": "400",
+        }
+        fields = ("password", "query", "key", "header", "bearer", "subscription")
+        # An endpoint with a user in its address can have no other authorization.
+        for name in ("VLLM_API_KEY", "VLLM_BASE_URL", "COMPATIBLE_API_KEY", "COMPATIBLE_BASE_URL"):
+            del self.environment[name]
+        self.file = FILE.format(address=address, **{name: self.plant(f"file-{name}") for name in fields})
+
+    def plant(self, place: str) -> str:
+        """Return a new canary for a place; none contains another, or looks like a key to a pattern."""
+        letters = re.sub("[^a-z]", "", place.lower())
+        return self.by_place.setdefault(place, f"canary.{letters}.{len(self.by_place):03}.zq7w")
+
+    def found_in(self, data: bytes, *more: str) -> list[str]:
+        """Return the places whose key is in ``data``, as it is or encoded."""
+        found = [place for place, key in self.by_place.items() if any(form in data for form in _forms(key))]
+        return found + [text for text in more if text.encode() in data]
+
+
+def _forms(key: str) -> Iterator[bytes]:
+    yield key.encode()
+    yield quote(key, safe="").encode()
+    for prefix in ("", "user:", "ann:"):
+        whole = base64.b64encode(f"{prefix}{key}".encode()).rstrip(b"=")[:-1]
+        yield whole
+
+
+@pytest.fixture
+def canaries(echo: Any, tmp_path: Path) -> Canaries:
+    """Plant keys in the environment and in the file of settings of an empty folder."""
+    planted = Canaries(echo.url)
+    planted.environment |= {"HOME": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path / "caches")}
+    planted.environment |= {"JUPYTER_RUNTIME_DIR": str(tmp_path / "jupyter"), "IPYTHONDIR": str(tmp_path / "ipython")}
+    planted.environment["MPLCONFIGDIR"] = str(tmp_path / "matplotlib")
+    (tmp_path / "llmhub.toml").write_text(planted.file, encoding="utf-8")
+    (tmp_path / "prompts.json").write_text(json.dumps(PROMPTS), encoding="utf-8")
+    (tmp_path / ".netrc").write_text(f"default login ann password {planted.plant('netrc')}\n", encoding="utf-8")
+    return planted
+
+
+def run(canaries: Canaries, folder: Path, *command: str, timeout_s: float = 60) -> subprocess.CompletedProcess[bytes]:
+    return subprocess.run(
+        [sys.executable, *command], cwd=folder, env=canaries.environment, capture_output=True, timeout=timeout_s, check=False
+    )
+
+
+PLANTED_FILES = {"llmhub.toml", ".netrc", "prompts.json", "rows.csv"}
+
+
+def leaks(canaries: Canaries, folder: Path, *, prompts_in: tuple[str, ...] = ()) -> dict[str, list[str]]:
+    """Return the keys in each file below ``folder``; prompts may be in files whose name has one of ``prompts_in``."""
+    found = {}
+    for path in folder.rglob("*"):
+        if path.is_file() and path.name not in PLANTED_FILES:
+            name = path.relative_to(folder).as_posix()
+            may_have_prompts = any(part in name for part in prompts_in)
+            hits = canaries.found_in(path.read_bytes(), *(() if may_have_prompts else PROMPT_CANARIES))
+            if hits:
+                found[name] = hits
+    return found
+
+
+def test_planted_keys_are_sent(echo: Any, canaries: Canaries, tmp_path: Path) -> None:
+    """The keys are in use: otherwise nothing that follows would show anything."""
+    calls = [f"llmhub.complete('hi', model='{name}/ok')" for name in ("openai", "compatible", "vllm")]
+    code = "; ".join(["import llmhub", *calls])
+    done = run(canaries, tmp_path, "-c", code)
+    assert done.returncode == 0, done.stderr.decode()
+    received = json.dumps(echo.headers).encode()
+    assert set(canaries.found_in(received)) >= {
+        "OPENAI_API_KEY", "OPENAI_BASE_URL", "file-key", "file-query", "file-header", "file-bearer", "file-subscription",
+        "file-password",
+    }  # fmt: skip
+
+
+def test_programs(echo: Any, canaries: Canaries, tmp_path: Path) -> None:
+    names = ("openai", "anthropic", "google", "bedrock", "azure", "vertex", "cohere", "groq", "compatible", "vllm")
+    done = run(canaries, tmp_path, "-X", "faulthandler", str(HERE / "program.py"), *names)
+    assert done.returncode == 0, done.stderr.decode()
+    assert canaries.found_in(done.stdout + done.stderr, *PROMPT_CANARIES) == []
+    assert leaks(canaries, tmp_path, prompts_in=("locals/",)) == {}
+    written = (tmp_path / "artefacts" / "all.log").read_text(encoding="utf-8")
+    assert "llmhub.calls" in written or "asyncio" in written
+    assert (tmp_path / "artefacts" / "metrics.txt").stat().st_size > 1000
+    assert (tmp_path / "artefacts" / "spans.json").stat().st_size > 1000
