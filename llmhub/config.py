@@ -9,7 +9,6 @@ The file is long because no other may read the environment.
 from __future__ import annotations
 
 import os
-import re
 import sys
 import tomllib
 from collections.abc import Mapping
@@ -17,8 +16,9 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final, NamedTuple, TypeAlias
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlsplit
 
+from llmhub.core.cache_key import is_keyed
 from llmhub.core.dotenv import parse_dotenv
 from llmhub.core.errors import AuthenticationError, AuthFailed, BadRequestError, InvalidRequest, invalid
 from llmhub.core.provider import SECRET_FIELDS, Endpoint, Provider
@@ -40,8 +40,12 @@ CREDENTIALS_FILE_VARIABLE: Final = "LLMHUB_CREDENTIALS_FILE"
 PASSPHRASE_VARIABLE: Final = "LLMHUB_CREDENTIALS_PASSPHRASE"  # noqa: S105 - the name of a variable
 CERTIFICATE_VARIABLES: Final = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
 """Variables with a file of trusted certificates; the first that is set applies, in place of the system's."""
-CREDENTIAL_HEADER: Final = re.compile("auth|key|token|secret|cookie|password|signature", re.IGNORECASE)
-"""Matches names of headers that may hold a credential."""
+HARMLESS_HEADERS: Final = frozenset(
+    {"accept", "accept-encoding", "accept-language", "content-type", "http-referer", "referer", "user-agent", "x-title"}
+)
+"""Headers of endpoints that hold no credential, besides those that are part of cache keys; any other may hold one."""
+PUBLIC_PARAMETERS: Final = frozenset({"api-version", "api_version", "version", "alt"})
+"""Parameters in the query of an address that hold no credential."""
 PLUGIN_POLICIES: Final = ("on", "strict", "off")
 
 FieldVariables: TypeAlias = tuple[tuple[str, str], ...]
@@ -445,11 +449,22 @@ def _require_no_credentials(provider: str, endpoint: Endpoint) -> None:
     """Raise if a URL or a header of an endpoint holds a credential."""
     path = f"endpoints[{provider!r}]"
     remedy = "which is not pickled; pass Hub(keys='carry') to pickle the hub with its credentials"
+    # No part of the URL is in a local variable, which tracebacks would show.
     if "@" in urlsplit(endpoint.base_url).netloc:
         raise invalid(f"{path}.base_url", f"holds a user name or password, {remedy}")
-    header = next((name for name in endpoint.headers if CREDENTIAL_HEADER.search(name)), None)
+    parameter = _secret_parameter(endpoint.base_url)
+    if parameter:
+        raise invalid(f"{path}.base_url", f"the parameter {parameter!r} may hold a credential, {remedy}")
+    names = iter(endpoint.headers)
+    header = next((name for name in names if name.lower() not in HARMLESS_HEADERS and not is_keyed(name)), None)
     if header is not None:
         raise invalid(f"{path}.headers", f"{header!r} may hold a credential, {remedy}")
+
+
+def _secret_parameter(url: str) -> str:
+    """Return the name of a parameter in the query of a URL that may hold a credential; empty if there is none."""
+    names = (name for name, _ in parse_qsl(urlsplit(url).query))
+    return next((name for name in names if name not in PUBLIC_PARAMETERS and not is_keyed(name)), "")
 
 
 def import_endpoint(values: Exported) -> Endpoint:

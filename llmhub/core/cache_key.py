@@ -122,7 +122,7 @@ def key_prefix(provider: Provider, keyed: Endpoint) -> hashlib._Hash:
                 MAPPING_VERSION,
                 provider.name,
                 provider.wire.name,
-                keyed.base_url or provider.base_url,
+                str(keyed.base_url) or provider.base_url,
                 keyed.api_version,
                 keyed.region,
                 sorted((name.lower(), value) for name, value in keyed.headers.items()),

@@ -113,7 +113,7 @@ class Endpoint:
     ) -> None:
         # Trailing slashes make no difference to the cache key.
         set_field = object.__setattr__
-        set_field(self, "base_url", _text("base_url", base_url).rstrip("/"))
+        set_field(self, "base_url", _address(_text("base_url", base_url).rstrip("/")))
         set_field(self, "api_key", _secret("api_key", api_key))
         set_field(self, "api_version", _text("api_version", api_version))
         set_field(self, "region", _text("region", region))
@@ -146,6 +146,26 @@ def public_url(url: str) -> str:
     """
     parts = URL_PARTS.match(url)
     return f"{parts['scheme']}{parts['address']}" if parts else re.split("[?#]", url, maxsplit=1)[0].rpartition("@")[2]
+
+
+class AddressWithCredentials(str):
+    """An address with a user, password or query: its ``repr`` shows none of them, as in copies of an endpoint.
+
+    Examples
+    --------
+    >>> AddressWithCredentials("https://ann:pw@host/v1?sig=abc")
+    'https://host/v1'
+    """
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        """Return the address without credentials."""
+        return repr(public_url(self))
+
+
+def _address(url: str) -> str:
+    return url if public_url(url) == url else AddressWithCredentials(url)
 
 
 def _text(name: str, value: object) -> str:

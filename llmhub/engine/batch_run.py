@@ -55,7 +55,7 @@ from llmhub.core.errors import (
 )
 from llmhub.core.pricing import compute_cost_nano_usd
 from llmhub.core.protocol import interpret, interpret_embedding
-from llmhub.core.provider import HttpReply
+from llmhub.core.provider import HttpReply, public_url
 from llmhub.core.types import CompletionResponse
 from llmhub.engine.batch_client import BatchClient, RowFile, is_refusal
 from llmhub.engine.cache_writer import CacheWriter
@@ -186,11 +186,18 @@ class _OpenBatch:
         return to_batch(self.record, self.target)
 
 
+def _batch_address(record: BatchRecord, target: Target) -> str:
+    """Return the address of a batch: the target's own, with the credentials in it, if it is the same API."""
+    api = target.provider.batch
+    own = api.base_url(target.endpoint) if api is not None else ""
+    return own if public_url(own) == record.base_url else record.base_url
+
+
 def to_batch(record: BatchRecord, target: Target) -> Batch:
     """Return a record of the ledger as the format of its provider sees it."""
     return Batch(
         token=record.token,
-        base_url=record.base_url,
+        base_url=_batch_address(record, target),
         model=target.model,
         row_url=record.row_url,
         rows=record.rows,
@@ -503,7 +510,7 @@ class BatchRun:
             token=uuid.uuid4().hex,
             model=target.name,
             state="draft",
-            base_url=client.base_url,
+            base_url=public_url(client.base_url),  # the ledger holds no credential
             created_at=time.time(),
             run=self._spec.run_id,
             values=values,

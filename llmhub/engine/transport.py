@@ -31,6 +31,7 @@ from returns.pipeline import is_successful
 from returns.result import Failure, Result, Success
 from yarl import URL
 
+from llmhub.core.cache_key import is_keyed
 from llmhub.core.errors import NOT_CONNECTED, Disconnected, InvalidRequest, LLMError, Malformed, TimedOut, invalid
 from llmhub.core.payload import parse_json_object
 from llmhub.core.protocol import StreamDecoder, interpret, interpret_embedding, prepare, prepare_embedding
@@ -677,6 +678,8 @@ def _long_keys(endpoint: Endpoint) -> list[bytes]:
     """Return the keys of an endpoint that are too long to occur in a response by chance."""
     secrets = (endpoint.api_key, endpoint.secret_access_key, endpoint.session_token, endpoint.access_token)
     keys = [secret.reveal() for secret in secrets]
+    keys += [value for name, value in endpoint.headers.items() if not is_keyed(name)]
+    keys += url_secrets(endpoint.base_url) if "@" in endpoint.base_url or "?" in endpoint.base_url else ()
     return [key.encode() for key in keys if len(key) >= MIN_ECHOED_KEY_LENGTH]
 
 

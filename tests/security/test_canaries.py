@@ -1,4 +1,7 @@
-"""Keys planted in every place that has one, and looked for in everything that programs, commands, services and notebooks leave."""
+"""Keys are planted in every place that has one, and looked for in everything that is left behind.
+
+That is by programs, commands, the service and notebooks, at the lowest level of all loggers, with failures.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +19,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+import pyarrow.parquet as pq
 import pytest
 
 from llmhub.providers.registry import ENVIRONMENT_VARIABLES, PROVIDERS
@@ -29,7 +33,11 @@ FILE = """
 [endpoints.compatible]
 base_url = "http://{address}/v1?sig={query}"
 api_key = "{key}"
-headers = {{ X-Auth-Token = "{header}", Helicone-Auth = "Bearer {bearer}", "Ocp-Apim-Subscription-Key" = "{subscription}" }}
+
+[endpoints.compatible.headers]
+X-Auth-Token = "{header}"
+Helicone-Auth = "Bearer {bearer}"
+Ocp-Apim-Subscription-Key = "{subscription}"
 
 [endpoints.vllm]
 base_url = "http://ann:{password}@{address}/v1"
@@ -51,6 +59,7 @@ class Canaries:
                 f"{name.upper().replace('-', '_')}_API_KEY",
             )
         }
+        variables -= {"CLOUDFLARE_ACCOUNT_ID"}  # no credential
         addresses = {each for rows in ENVIRONMENT_VARIABLES.values() for field, each in rows if field == "base_url"}
         addresses |= {f"{name.upper().replace('-', '_')}_BASE_URL" for name in PROVIDERS}
         plain = {"AWS_REGION": "us-east-1", "GOOGLE_CLOUD_PROJECT": "project", "GOOGLE_CLOUD_LOCATION": "us-east5"}
@@ -61,7 +70,7 @@ class Canaries:
             **plain,
             "LLMHUB_LOG": "debug",
             "PYTHONPATH": str(ROOT),
-            "PYTHONDEVMODE": "1",
+            "PYTHONASYNCIODEBUG": "1",
             "PYTHONWARNINGS": "default",
             "COLUMNS": "400",
         }
@@ -94,6 +103,7 @@ def _forms(key: str) -> Iterator[bytes]:
 def canaries(echo: Any, tmp_path: Path) -> Canaries:
     """Plant keys in the environment and in the file of settings of an empty folder."""
     planted = Canaries(echo.url)
+    planted.environment["LLMHUB_CREDENTIALS_PASSPHRASE"] = planted.plant("passphrase")
     planted.environment |= {"HOME": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path / "caches")}
     planted.environment |= {"JUPYTER_RUNTIME_DIR": str(tmp_path / "jupyter"), "IPYTHONDIR": str(tmp_path / "ipython")}
     planted.environment["MPLCONFIGDIR"] = str(tmp_path / "matplotlib")
@@ -103,9 +113,14 @@ def canaries(echo: Any, tmp_path: Path) -> Canaries:
     return planted
 
 
-def run(canaries: Canaries, folder: Path, *command: str, timeout_s: float = 60) -> subprocess.CompletedProcess[bytes]:
+def run(canaries: Canaries, folder: Path, *command: str, timeout_s: float = 110) -> subprocess.CompletedProcess[bytes]:
     return subprocess.run(
-        [sys.executable, *command], cwd=folder, env=canaries.environment, capture_output=True, timeout=timeout_s, check=False
+        [sys.executable, *command],
+        cwd=folder,
+        env=canaries.environment,
+        capture_output=True,
+        timeout=timeout_s,
+        check=False,
     )
 
 
@@ -133,13 +148,13 @@ def test_planted_keys_are_sent(echo: Any, canaries: Canaries, tmp_path: Path) ->
     assert done.returncode == 0, done.stderr.decode()
     received = json.dumps(echo.headers).encode()
     assert set(canaries.found_in(received)) >= {
-        "OPENAI_API_KEY", "OPENAI_BASE_URL", "file-key", "file-query", "file-header", "file-bearer", "file-subscription",
-        "file-password",
+        "OPENAI_API_KEY", "OPENAI_BASE_URL", "file-key", "file-query", "file-header", "file-bearer",
+        "file-subscription", "file-password",
     }  # fmt: skip
 
 
 def test_programs(echo: Any, canaries: Canaries, tmp_path: Path) -> None:
-    names = ("openai", "anthropic", "google", "bedrock", "azure", "vertex", "cohere", "groq", "compatible", "vllm")
+    names = ("openai", "anthropic", "google", "bedrock", "azure", "compatible", "vllm")
     done = run(canaries, tmp_path, "-X", "faulthandler", str(HERE / "program.py"), *names)
     assert done.returncode == 0, done.stderr.decode()
     assert canaries.found_in(done.stdout + done.stderr, *PROMPT_CANARIES) == []
@@ -148,3 +163,96 @@ def test_programs(echo: Any, canaries: Canaries, tmp_path: Path) -> None:
     assert "llmhub.calls" in written or "asyncio" in written
     assert (tmp_path / "artefacts" / "metrics.txt").stat().st_size > 1000
     assert (tmp_path / "artefacts" / "spans.json").stat().st_size > 1000
+
+
+def test_commands(echo: Any, canaries: Canaries, tmp_path: Path) -> None:
+    """Every command once, in one process, with what it prints; some fail as the server says."""
+    rows = "".join(f"{index},say yes {index},yes,{PROMPT_CANARIES[0]}\n" for index in range(4))
+    (tmp_path / "rows.csv").write_text(f"id,text,label,key\n{rows}", encoding="utf-8")
+    done = run(canaries, tmp_path, str(HERE / "commands.py"))
+    output = (done.stdout + done.stderr).decode()
+    codes = dict(re.findall(r"^== (.*) -> (\d+)$", output, re.MULTILINE))
+    assert done.returncode == 0, output
+    assert len(codes) >= 28, output
+    assert {code for command, code in codes.items() if "fail" not in command} <= {"0"}, output
+    assert canaries.found_in(output.encode(), *PROMPT_CANARIES) == []
+    errors = pq.read_table(tmp_path / "out" / "failed.parquet").column("error").to_pylist()
+    assert "[redacted]" in errors[0]
+    assert not canaries.found_in("".join(errors).encode(), *PROMPT_CANARIES)
+    # Tables and datasets have the columns of their input.
+    assert (
+        leaks(
+            canaries,
+            tmp_path,
+            prompts_in=("out/run", "out/failed", "out/vectors", "out/none", "out/frozen", "out/evaluation"),
+        )
+        == {}
+    )
+
+
+def test_service(echo: Any, canaries: Canaries, tmp_path: Path) -> None:
+    """The service with keys, metrics and failures, which is then killed so that it dumps its threads."""
+    admin = canaries.plant("administrator-of-the-service")
+    canaries.environment |= {
+        "LLMHUB_SERVER_ACCESS_KEYS": "true",
+        "LLMHUB_SERVER_ACCESS_ADMIN_KEY": admin,
+        "LLMHUB_SERVER_ACCESS_SIGNING_SECRET": canaries.plant("signing-secret-of-the-service"),
+        "LLMHUB_SERVER_ACCESS_STORE": str(tmp_path / "keys.db"),
+        "XDG_DATA_HOME": str(tmp_path / "data"),
+    }
+    command = [sys.executable, "-X", "faulthandler", "-m", "llmhub", "serve", "--port", "0"]
+    process = subprocess.Popen(
+        command, cwd=tmp_path, env=canaries.environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    )
+    output = b""
+    try:
+        assert process.stdout is not None
+        for line in process.stdout:
+            output += line
+            if found := re.search(rb"listening on (http\S+?);?\s", output):
+                break
+        else:
+            pytest.fail(output.decode())
+        url = found[1].decode()
+        texts = []
+        for model in ("openai/ok", "openai/fail", "anthropic/fail", "vllm/ok", "none/none"):
+            for key in (admin, "wrong-key"):
+                for stream in (False, True):
+                    body = {"model": model, "stream": stream, "messages": [{"role": "user", "content": "hi"}]}
+                    texts.append(_fetch(f"{url}/v1/chat/completions", key, body))
+        texts += [_fetch(f"{url}{path}", key) for path in ("/metrics", "/healthz", "/readyz") for key in (admin, "")]
+        texts += [_fetch(f"{url}/v1/models?key={admin}", admin), _fetch(f"{url}/v1/keys", admin)]
+        assert any(b"hi" in text for text in texts)
+        assert [canaries.found_in(text) for text in texts if canaries.found_in(text)] == []
+        process.send_signal(signal.SIGABRT)
+        output += process.stdout.read()
+    finally:
+        process.kill()
+        process.wait()
+        if process.stdout is not None:
+            process.stdout.close()
+    assert b"Current thread" in output or b"Thread 0x" in output
+    assert canaries.found_in(output, "wrong-key") == []
+    assert leaks(canaries, tmp_path) == {}
+
+
+def _fetch(url: str, key: str, body: Mapping[str, Any] | None = None) -> bytes:
+    """Return headers and body of a reply, whatever its status."""
+    headers = {"content-type": "application/json"} | ({"authorization": f"Bearer {key}"} if key else {})
+    data = None if body is None else json.dumps(body).encode()
+    try:
+        with urllib.request.urlopen(urllib.request.Request(url, data, headers), timeout=20) as reply:
+            return str(reply.headers).encode() + reply.read()
+    except urllib.error.HTTPError as error:
+        with error:
+            return str(error.headers).encode() + error.read()
+
+
+def test_notebooks(echo: Any, canaries: Canaries, tmp_path: Path) -> None:
+    """Cells that show hubs, results and failures, in a kernel of its own; the notebook is what it would save."""
+    done = run(canaries, tmp_path, str(HERE / "notebook.py"))
+    assert done.returncode == 0, done.stderr.decode()
+    notebook = (tmp_path / "out.ipynb").read_bytes()
+    assert b"BadRequestError" in notebook
+    assert canaries.found_in(done.stdout + done.stderr + notebook) == []
+    assert leaks(canaries, tmp_path) == {}
