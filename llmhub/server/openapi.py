@@ -19,6 +19,7 @@ ERROR_SCHEMA: Final[Mapping[str, Any]] = {
     "properties": {"error": {"type": ["object", "string"]}, "request_id": {"type": "string"}},
 }
 JSON: Final = "application/json"
+FORM: Final = "multipart/form-data"
 
 
 def build_document(groups: Iterable[RouteGroup]) -> dict[str, Any]:
@@ -95,12 +96,22 @@ def _operation(group: RouteGroup, route: HttpRoute, schema_of: Mapping[_Hashed, 
         types = route.request_types or (JSON,)
         operation["requestBody"] = {
             "required": True,
-            "content": {kind: {"schema": schema} if kind == JSON else {} for kind in types},
+            "content": {kind: _content(kind, schema) for kind in types},
         }
     if route.scope:
         operation["security"] = [{"bearer": []}, {"x-api-key": []}, {"x-goog-api-key": []}]
         operation["x-scope"] = route.scope
     return operation
+
+
+def _content(kind: str, schema: Any) -> dict[str, Any]:
+    """Return the description of a body of a media type: JSON, a form of JSON and a table, or bytes."""
+    if kind == JSON:
+        return {"schema": schema}
+    if kind != FORM:
+        return {}
+    parts = {"request": schema, "table": {"type": "string", "format": "binary"}}
+    return {"schema": {"type": "object", "required": list(parts), "properties": parts}}
 
 
 def _responses(route: HttpRoute, schema_of: Mapping[_Hashed, Any]) -> dict[str, Any]:

@@ -9,15 +9,12 @@ for the run, as the ledger has it.
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import logging
-import shutil
 import time
 import uuid
-from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager, closing, suppress
-from dataclasses import dataclass, field, replace
-from decimal import Decimal
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
 from math import inf
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -26,12 +23,10 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 from returns.pipeline import is_successful
 
-from llmhub.api._plan import plan_run
 from llmhub.cache.memory import MemoryCache
-from llmhub.cache.modes import CacheMode, resolve_mode
+from llmhub.cache.modes import resolve_mode
 from llmhub.cache.sqlite import DiskCache
 from llmhub.cache.store import Store
-from llmhub.core.budget import NANO_PER_USD, parse_budget
 from llmhub.core.errors import (
     AuthFailed,
     Cancelled,
@@ -43,13 +38,23 @@ from llmhub.core.errors import (
     Unsupported,
     to_exception,
 )
-from llmhub.engine.event_loop import StopSignal, run_in_thread
+from llmhub.engine.event_loop import run_in_thread
 from llmhub.engine.observer import CALL_ORIGIN, CallOrigin
-from llmhub.engine.spending import SharedBudget
 from llmhub.server.access import Caller
+from llmhub.server.active_run import (
+    ActiveRun,
+    digest_of,
+    input_blocks,
+    log_results,
+    prepare_files,
+    read_results,
+    remove_folder,
+)
 from llmhub.server.context import RequestContext
 from llmhub.server.error_replies import error_text
 from llmhub.server.result_log import ResultLog
+from llmhub.server.run_forecast import plan_of
+from llmhub.server.run_resumption import budget_left, paid_keys, read_log, resumed_cache_mode
 from llmhub.server.run_status import (
     RunCounter,
     RunForecast,
@@ -72,18 +77,14 @@ from llmhub.server.run_store import (
 from llmhub.server.run_views import RunView
 from llmhub.server.service import Service
 from llmhub.server.table_request import encode_request, request_from_json
-from llmhub.server.table_upload import Upload, iter_batches, read_schema, used_columns
-from llmhub.server.table_work import IsLogged, TableWork
+from llmhub.server.table_upload import Upload
+from llmhub.server.table_work import TableWork
 
 if TYPE_CHECKING:
-    import numpy as np
     import pyarrow as pa
 
-    from llmhub.tables.prompt_batch import PromptBatch
 
 LOGGER: Final = logging.getLogger("llmhub.server")
-FORECAST_ROWS: Final = 1 << 13
-"""Rows that a run's forecast is made from; that of a longer one is scaled."""
 PATROL_S: Final = 2.0
 """How often runs are taken up that another process has left, and stop requests of other processes are seen."""
 SATURATED_SHARE: Final = 0.9
@@ -93,32 +94,6 @@ DAY_S: Final = 86_400.0
 RUN_ROUTE: Final = "POST /v1/runs"
 NO_ROOM_RETRY_S: Final = 30.0
 _encode: Final = msgspec.json.Encoder().encode
-
-
-@dataclass(slots=True)
-class ActiveRun:
-    """A run that this process executes.
-
-    ``is_resumed`` tells that an earlier process has begun it, ``is_leaving`` that the service ends: what is not
-    answered is left to the next process.
-    """
-
-    record: RunRecord
-    work: TableWork
-    lock: RunLock
-    log: ResultLog
-    counter: RunCounter
-    stop: StopSignal = field(default_factory=StopSignal)
-    changed: asyncio.Event = field(default_factory=asyncio.Event)
-    writing: asyncio.Lock = field(default_factory=asyncio.Lock)
-    task: asyncio.Task[None] | None = None
-    is_resumed: bool = False
-    is_leaving: bool = False
-
-    def notify(self) -> None:
-        """Wake those that wait for results or the end."""
-        self.changed.set()
-        self.changed = asyncio.Event()
 
 
 class Runs:
@@ -145,7 +120,7 @@ class Runs:
         """
         work = TableWork(self.service, context, upload.request)
         caller = context.caller
-        digest = await run_in_thread(_digest, upload, caller.key_id)
+        digest = await run_in_thread(digest_of, upload, caller.key_id)
         same = await run_in_thread(self.store.find_unfinished, caller.team, digest)
         if same is not None:
             return same, False
@@ -155,9 +130,9 @@ class Runs:
         run_id = uuid.uuid4()
         folder = self.store.path(run_id.hex)
         try:
-            rows = await run_in_thread(_prepare, work, upload, folder, run_id)
+            rows = await run_in_thread(prepare_files, work, upload, folder, run_id)
         except BaseException:
-            await asyncio.shield(run_in_thread(_remove, folder))
+            await asyncio.shield(run_in_thread(remove_folder, folder))
             raise
         record = RunRecord(
             id=run_id.hex,
@@ -287,10 +262,10 @@ class Runs:
     async def _send(self, active: ActiveRun) -> None:
         """Send the rows of a run that have no result in its log."""
         record, work = active.record, active.work
-        logged, logged_keys = await run_in_thread(_read_log, active) if active.is_resumed else (None, set())
+        logged, logged_keys = await run_in_thread(read_log, active) if active.is_resumed else (None, set())
         journal = await run_in_thread(self._open_journal, active)
-        paid = await run_in_thread(_paid_keys, active, journal) - logged_keys if active.is_resumed else set()
-        work.options = {**work.options, **_budget_left(active), **_resumed_cache_mode(active)}
+        paid = await run_in_thread(paid_keys, active, journal) - logged_keys if active.is_resumed else set()
+        work.options = {**work.options, **budget_left(active), **resumed_cache_mode(active)}
         origin = CALL_ORIGIN.set(
             CallOrigin(request_id=work.context.request_id, key_id=work.context.key_id, team=work.context.team)
         )
@@ -298,11 +273,11 @@ class Runs:
 
         async def on_table(table: pa.Table) -> None:
             async with active.writing:
-                await run_in_thread(_log, active, table, paid)
+                await run_in_thread(log_results, active, table, paid)
             active.notify()
 
         try:
-            blocks = _blocks(self.store.path(record.id, INPUT))
+            blocks = input_blocks(self.store.path(record.id, INPUT))
             run_id = uuid.UUID(record.id)
             await work.send(blocks, on_table, active.stop, run_id, is_logged=logged, journal=journal)
         finally:
@@ -328,7 +303,7 @@ class Runs:
     async def _forecast(self, active: ActiveRun) -> None:
         """Plan a run, and store its forecast."""
         try:
-            forecast = await run_in_thread(_plan, active, self.store.path(active.record.id, INPUT))
+            forecast = await run_in_thread(plan_of, active, self.store.path(active.record.id, INPUT))
         except Exception:
             LOGGER.exception("run %s: no forecast", active.record.id)
             return
@@ -450,7 +425,7 @@ class Runs:
                 break
         active = self.active.get(record.id)
         is_active = active is not None
-        table, rows = await run_in_thread(_read, self.store.path(record.id, RESULTS), active, after, limit)
+        table, rows = await run_in_thread(read_results, self.store.path(record.id, RESULTS), active, after, limit)
         if table is None:
             raise to_exception(Cancelled(message="the run has no results yet", retry_after_s=1.0))
         if not is_active:
@@ -539,203 +514,6 @@ async def lifespan(service: Service) -> AsyncIterator[None]:
         await runs.close()
         if temporary is not None:
             await run_in_thread(temporary.cleanup)
-
-
-# Files, in threads
-
-
-def _digest(upload: Upload, key_id: str) -> bytes:
-    """Return a digest of the input and the request."""
-    digest = hashlib.sha256(encode_request(upload.request) + b"\x00" + key_id.encode() + b"\x00")
-    with upload.path.open("rb") as file:
-        while piece := file.read(1 << 20):
-            digest.update(piece)
-    return digest.digest()
-
-
-def _prepare(work: TableWork, upload: Upload, folder: Path, run_id: uuid.UUID) -> int:
-    """Validate a run and write its files; return its number of rows.
-
-    Raises
-    ------
-    ConnectorError
-        The table lacks a column, an option is wrong, or the table is larger than permitted.
-    """
-    import pyarrow as pa  # noqa: PLC0415 - imports Arrow
-
-    schema = read_schema(upload)
-    run = work.build(schema.empty_table())
-    names = used_columns(upload.request, schema.names)
-    folder.mkdir(mode=0o700)
-    with closing(ResultLog(folder / RESULTS, writable=True)) as log:
-        log.append(work.empty_results(run, run_id.hex))
-    rows = 0
-    kept = pa.schema([schema.field(name) for name in names])
-    with pa.OSFile(str(folder / INPUT), "wb") as file, pa.ipc.new_stream(file, kept) as writer:
-        for batch in work.checked(batch.select(names).cast(kept) for batch in iter_batches(upload, names)):
-            writer.write_batch(batch)
-            rows += batch.num_rows
-    return rows
-
-
-def _remove(folder: Path) -> None:
-    shutil.rmtree(folder, ignore_errors=True)
-
-
-def _blocks(path: Path) -> Iterator[pa.Table]:
-    """Yield the input of a run, block by block."""
-    import pyarrow as pa  # noqa: PLC0415 - imports Arrow
-
-    from llmhub.tables.streaming_io import BLOCK_ROWS, iter_blocks  # noqa: PLC0415 - as above
-
-    with pa.OSFile(str(path), "rb") as file, pa.ipc.open_stream(file) as reader:
-        yield from iter_blocks(reader, BLOCK_ROWS)
-
-
-def _log(active: ActiveRun, table: pa.Table, paid: set[bytes]) -> None:
-    """Append results to the log of a run, without those that the next process has to get."""
-    import pyarrow as pa  # noqa: PLC0415 - imports Arrow
-    import pyarrow.compute as pc  # noqa: PLC0415 - as above
-
-    if active.is_leaving:
-        words = table.column("status").cast(pa.string())
-        table = table.filter(pc.not_equal(words, "cancelled"))
-    if paid:
-        table = _with_own_costs(table, paid)
-    if len(table):
-        active.log.append(table)
-        active.counter.add(table)
-        active.counter.note_time()
-
-
-def _read(path: Path, active: ActiveRun | None, after: int, limit: int) -> tuple[pa.Table | None, int]:
-    """Return results of a run, and how many there are."""
-    if active is not None:
-        with suppress(ValueError):  # it ended meanwhile, and its log is closed
-            return active.log.read(after, limit), active.log.rows
-    with closing(ResultLog(path)) as log:
-        return log.read(after, limit), log.rows
-
-
-# Resumption
-
-
-def _read_log(active: ActiveRun) -> tuple[IsLogged | None, set[bytes]]:
-    """Count the results that an earlier process has logged; return which those are, and the keys that it paid for."""
-    import numpy as np  # noqa: PLC0415 - imported with Arrow
-
-    if not active.log.rows:
-        return None, set()
-    hub, samples = active.work.service.hub, active.work.request.n
-    targets = [hub.target(name) for name in active.work.models]
-    index_of = {(target.provider.name, target.model): index for index, target in enumerate(targets)}
-    per_row = len(targets) * samples
-    flags = np.zeros(active.record.rows * per_row, np.bool_)
-    paid: set[bytes] = set()
-    for table in active.log:
-        if not len(table):
-            continue
-        active.counter.add(table)
-        names = zip(*(table.column(name).to_pylist() for name in ("provider", "model")), strict=True)
-        models = np.array([index_of.get(pair, 0) for pair in names], np.int64)
-        rows, sample = (table.column(name).to_numpy() for name in ("row", "sample"))
-        flags[rows * per_row + models * samples + sample] = True
-        columns = (table.column(name).to_pylist() for name in ("request_key", "cache_hit"))
-        paid |= {key for key, hit in zip(*columns, strict=True) if key is not None and not hit}
-
-    def is_logged(first: int, batch: PromptBatch) -> np.ndarray[Any, Any] | None:
-        own = flags[first * per_row : first * per_row + len(batch)]
-        return own if own.any() else None
-
-    return is_logged, paid
-
-
-def _paid_keys(active: ActiveRun, journal: Store | None) -> set[bytes]:
-    """Return the keys that earlier processes paid for in this run: those of its journal, or of the ledger."""
-    if journal is not None:
-        return {entry.key for entry in journal.scan()}
-    store = active.work.service.hub.runtime.store
-    if store is None or store.ledger is None:
-        return set()
-    own = uuid.UUID(active.record.id).bytes
-    return {request.key for request in store.ledger.requests() if request.run == own and request.state == "done"}
-
-
-def _with_own_costs(table: pa.Table, paid: set[bytes]) -> pa.Table:
-    """Return results in which the first response for each of these keys has its cost, and is none of the cache.
-
-    An earlier process of the run paid for it, and was killed before it could log it. Its key is removed from ``paid``.
-    """
-    import pyarrow as pa  # noqa: PLC0415 - imports Arrow
-    import pyarrow.compute as pc  # noqa: PLC0415 - as above
-
-    own = []
-    for key, hit in zip(table.column("request_key").to_pylist(), table.column("cache_hit").to_pylist(), strict=True):
-        own.append(bool(hit) and key in paid)
-        if own[-1]:
-            paid.discard(key)
-    if not any(own):
-        return table
-    mask = pa.array(own)
-    for name, value in (("cost_usd", table.column("list_cost_usd")), ("cache_hit", pa.scalar(False))):
-        index = table.schema.get_field_index(name)
-        column = pc.if_else(mask, value, table.column(name)).cast(table.schema.field(index).type)
-        table = table.set_column(index, table.schema.field(index), column)
-    return table
-
-
-def _budget_left(active: ActiveRun) -> dict[str, Any]:
-    """Return the budget of a run, which all its blocks share, with what earlier processes have spent of it."""
-    given = active.work.request.budget_usd
-    if given is None:
-        return {}
-    budget = parse_budget(given)
-    spent = sum([model.spent_usd or 0 for model in active.counter.counts.values()])
-    return {"budget_usd": SharedBudget(replace(budget, spent=int(spent * NANO_PER_USD)))}
-
-
-def _resumed_cache_mode(active: ActiveRun) -> dict[str, Any]:
-    """Return the cache mode of a resumed run: responses that were received since it began are not paid for again."""
-    work, started_at = active.work, active.record.started_at
-    mode = resolve_mode(work.request.cache, work.service.hub.runtime.cache_mode)
-    if not active.is_resumed or started_at is None or mode.reads or not mode.writes:
-        return {}
-    return {"cache": CacheMode("read-write", max_age_s=max(time.time() - started_at, 0.001), strict=mode.strict)}
-
-
-# Forecasts
-
-
-def _plan(active: ActiveRun, path: Path) -> RunForecast:
-    """Return the plan of a run, made from its first rows."""
-    import pyarrow as pa  # noqa: PLC0415 - imports Arrow
-
-    blocks: list[pa.Table] = []
-    for block in _blocks(path):
-        blocks.append(block)
-        if sum(map(len, blocks)) >= FORECAST_ROWS:
-            break
-    sample = pa.concat_tables(blocks) if blocks else None
-    if sample is None:
-        return RunForecast(calls=0, cache_hits=0)
-    work = active.work
-    options = {name: value for name, value in work.options.items() if name != "budget_usd"}
-    plan = plan_run(sample, work.request.prompt, work.models, work.service.hub, options, caller=work.caller)
-    scale = active.record.rows / len(sample)
-    usd = plan.usd
-    low, expected, high = (None, None, None) if usd is None else (usd.low, usd.expected, usd.high)
-    exact = Decimal(active.record.rows) / len(sample)
-    return RunForecast(
-        calls=round(plan.calls * scale),
-        cache_hits=round(sum([model.cache_hits for model in plan.models]) * scale),
-        low_usd=None if low is None else low * exact,
-        expected_usd=None if expected is None else expected * exact,
-        high_usd=None if high is None else high * exact,
-        low_s=plan.minutes.low * 60 * scale,
-        expected_s=plan.minutes.expected * 60 * scale,
-        high_s=plan.minutes.high * 60 * scale,
-        bottleneck=plan.bottleneck,
-    )
 
 
 def _is_simulated(work: TableWork) -> bool:

@@ -43,7 +43,7 @@ async def complete_rows(service: Service, request: web.Request, context: Request
         work = TableWork(service, context, upload.request)
         table = await run_in_thread(read_upload, work, upload)
     run_id = uuid.uuid4()
-    empty = work.empty_results(await run_in_thread(work.build, table.slice(0, 0)), run_id.hex)
+    empty = work.empty_results(await run_in_thread(work.check, table.schema), run_id.hex)
     stream = _ArrowStream(empty.schema)
     response = await open_stream(request, context, ARROW_STREAM, {RUN_ID_HEADER: run_id.hex})
     await write(service, request, response, stream.take())
@@ -119,11 +119,10 @@ def read_upload(work: TableWork, upload: Upload) -> pa.Table:
     import pyarrow as pa  # noqa: PLC0415 - imports Arrow
 
     schema = read_schema(upload)
-    work.build(schema.empty_table())
+    work.check(schema)
     names = used_columns(upload.request, schema.names)
     kept = pa.schema([schema.field(name) for name in names])
-    batches = (batch.select(names).cast(kept) for batch in iter_batches(upload, names))
-    return pa.Table.from_batches(work.checked(batches), kept)
+    return pa.Table.from_batches(work.checked(iter_batches(upload, names)), kept)
 
 
 def _blocks(table: pa.Table) -> Iterator[pa.Table]:

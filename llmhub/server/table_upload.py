@@ -185,10 +185,20 @@ def read_schema(upload: Upload) -> pa.Schema:
     """
     with _open(upload) as opened:
         schema = opened.schema
+        for field in schema:
+            _read_names(field)
     twice = next((name for name in schema.names if schema.names.count(name) > 1), None)
     if twice is not None:
         raise invalid("table", f"has two columns {twice!r:.80}; rename one")
     return schema
+
+
+def _read_names(field: pa.Field) -> None:
+    """Read the name of a field and of all fields in it; one that is no text is an error."""
+    _ = field.name
+    data_type: Any = field.type
+    for index in range(data_type.num_fields):
+        _read_names(data_type.field(index))
 
 
 def used_columns(request: TableRequest, names: Sequence[str]) -> list[str]:
@@ -211,9 +221,14 @@ def iter_batches(upload: Upload, columns: Sequence[str] | None = None) -> Iterat
         It is no table of its media type, or larger than permitted once it is decompressed.
     """
     limit, size = upload.max_bytes * EXPANSION, 0
+    import pyarrow as pa  # noqa: PLC0415 - see the module
+
     with _open(upload) as opened:
-        for batch in opened.batches(columns):
-            batch.validate(full=True)
+        names = opened.schema.names if columns is None else columns
+        schema = pa.schema([opened.schema.field(name) for name in names])
+        for unchecked in opened.batches(columns):
+            unchecked.validate(full=True)
+            batch = unchecked if unchecked.schema.equals(schema) else unchecked.cast(schema)
             size += batch.nbytes
             if size > limit:
                 message = f"is longer than {limit:,} bytes once it is decompressed"

@@ -21,7 +21,7 @@ from llmhub.api.options import resolve_concurrency
 from llmhub.api.table_stream import partial_table, unsent_rows
 from llmhub.api.tables import RunCaller, TableRun, apply_schema, build_table_run, send_rows
 from llmhub.cache.store import Store
-from llmhub.core.errors import BadRequestError, InvalidRequest
+from llmhub.core.errors import BadRequestError, ConnectorError, InvalidRequest, invalid
 from llmhub.core.types import CompletionRequest, Document, Image, Message, ToolResult
 from llmhub.engine.call import Answer, Call, Middleware, Send
 from llmhub.engine.event_loop import StopSignal, run_in_thread
@@ -89,10 +89,33 @@ class TableWork:
         ConnectorError
             A column does not exist, an option is wrong, or the budget is too small.
         """
-        run = build_table_run(
-            block, self.request.prompt, self.models, self.service.hub, dict(self.options), caller=self.caller
-        )
+        try:
+            run = build_table_run(
+                block, self.request.prompt, self.models, self.service.hub, dict(self.options), caller=self.caller
+            )
+        except ConnectorError:
+            raise
+        except (ArithmeticError, LookupError, NotImplementedError, TypeError, ValueError) as error:
+            # Python has no value for a moment in the year 300,000, a time zone that nobody knows, a union of types.
+            message = f"has a value that cannot be read: {type(error).__name__}: {str(error)[:200]}"
+            raise invalid("table", message) from error
         return replace(run, batch=with_public_media(run.batch))
+
+    def check(self, schema: pa.Schema) -> TableRun:
+        """Return the run over a table of this schema without rows.
+
+        Raises
+        ------
+        ConnectorError
+            A column does not exist or has a type without values in Python, or an option is wrong.
+        """
+        import pyarrow as pa  # noqa: PLC0415 - imports Arrow
+
+        try:
+            empty = schema.empty_table()
+        except pa.ArrowException as error:
+            raise invalid("table", f"has a column of a type that cannot be read: {error}") from None
+        return self.build(empty)
 
     def checked(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         """Yield batches of the table after checking their rows, as far as that is possible before they are sent.
@@ -106,8 +129,9 @@ class TableWork:
 
         is_first = True
         for batch in batches:
-            if len(batch) and (is_first or self.has_formats):
-                self.build(pa.Table.from_batches([batch if self.has_formats else batch.slice(0, CHECKED_ROWS)]))
+            checks_all = self.has_formats or any(pa.types.is_temporal(field.type) for field in batch.schema)
+            if len(batch) and (is_first or checks_all):
+                self.build(pa.Table.from_batches([batch if checks_all else batch.slice(0, CHECKED_ROWS)]))
                 is_first = False
             yield batch
 

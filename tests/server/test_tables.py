@@ -18,6 +18,8 @@ import msgspec
 import pyarrow as pa
 import pytest
 from aiohttp import web
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from pyarrow import ipc, parquet
 from returns.result import Result, Success
 
@@ -38,6 +40,7 @@ from llmhub.tables.plan import ModelPlan, Plan
 Serving = Callable[..., RunningService]
 ServeOn = Callable[..., AbstractContextManager[RunningService]]
 MODEL = "openai/gpt-4o-mini"
+OTHER = "openai/gpt-4o"
 PROMPT = "Say {text}"
 STREAM = "application/vnd.apache.arrow.stream"
 PARQUET = "application/vnd.apache.parquet"
@@ -270,6 +273,38 @@ TEXTS = stream_bytes(texts(2))
 GOOD = {"model": MODEL, "prompt": PROMPT}
 
 
+VALID: Final[dict[str, Any]] = {
+    "model": [MODEL, OTHER],
+    "prompt": "Say {text} {other:>5}",
+    "system": "text",
+    "examples": [["a", "b"]],
+    "schema": {"type": "object", "properties": {"a": {"type": "integer"}}},
+    "tools": [{"name": "f", "parameters": {"type": "object"}}],
+    "extra": {"service_tier": "flex", "metadata": {"a": ["b"]}},
+    "temperature": 0.5,
+    "n": 2,
+    "stop": ["x"],
+    "budget_usd": 1,
+    "cache": "refresh",
+}
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers(-5, 5) | st.floats(allow_nan=False) | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=6,
+)
+
+
+@st.composite
+def requests(draw: Callable[..., Any]) -> dict[str, Any]:
+    """Draw a request that has another value in a field, or one in a field of one."""
+    request = {name: value for name, value in VALID.items() if name in {"model", "prompt"} or draw(st.booleans())}
+    name = draw(st.sampled_from(sorted(VALID)))
+    value = request.get(name)
+    if isinstance(value, dict) and draw(st.booleans()):
+        return {**request, name: {**value, draw(st.sampled_from(sorted(value))): draw(json_values)}}
+    return {**request, name: draw(json_values)}
+
+
 BAD: Final[list[tuple[dict[str, Any], bytes, str, int, str]]] = [
     ({"model": MODEL, "prompt": "{missing}"}, TEXTS, STREAM, 400, "missing"),
     ({"prompt": PROMPT}, TEXTS, STREAM, 400, "model"),
@@ -312,6 +347,35 @@ class TestBadInput:
             assert error["request_id"] == headers["x-request-id"]
         assert simulator.counts()["requests"] == 0
         assert not list(tmp_path.glob("*.upload"))
+
+    def test_no_request_is_a_defect(self, serving: Serving, tmp_path: Path) -> None:
+        url = serving(runs=RunSettings(folder=str(tmp_path))).url
+
+        @given(requests(), st.sampled_from(["/v1/tables", "/v1/plans", "/v1/runs"]))
+        @settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+        def check(request: dict[str, Any], path: str) -> None:
+            body, kind = form(request, TEXTS)
+            status, _, content = send(url, path, body, kind)
+            assert status < 500, (request, content)
+            assert status < 400 or json.loads(content)["error"]["message"]
+
+        check()
+
+    @pytest.mark.parametrize(
+        "column",
+        [
+            pa.UnionArray.from_dense(pa.array([0], pa.int8()), pa.array([0], pa.int32()), [pa.array([1])]),
+            pa.array([2**62], pa.timestamp("us")),
+            pa.array([1], pa.timestamp("us", tz="Nowhere/X")),
+            pa.array([2**60], pa.date64()),
+        ],
+    )
+    def test_values_without_a_counterpart_are_refused(self, serving: Serving, column: pa.Array) -> None:
+        url = serving().url
+        body = stream_bytes(pa.table({"text": column}))
+        for path in ("/v1/tables", "/v1/plans", "/v1/runs"):
+            status, _, content = send(url, path, body, **GOOD)
+            assert (status, json.loads(content)["error"]["path"]) == (400, "table"), content
 
     def test_cut_values_are_refused_before_they_are_read(self, serving: Serving) -> None:
         """Offsets that point outside of their buffer would be read from other memory."""

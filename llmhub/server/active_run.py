@@ -1,0 +1,128 @@
+"""A run that this process executes, and its files: the input that is read block by block, and the log of results."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import shutil
+import uuid
+from collections.abc import Iterator
+from contextlib import closing, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from llmhub.engine.event_loop import StopSignal
+from llmhub.server.result_log import ResultLog
+from llmhub.server.run_resumption import with_own_costs
+from llmhub.server.run_status import RunCounter
+from llmhub.server.run_store import INPUT, RESULTS, RunLock, RunRecord
+from llmhub.server.table_request import encode_request
+from llmhub.server.table_upload import Upload, iter_batches, read_schema, used_columns
+from llmhub.server.table_work import TableWork
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+
+@dataclass(slots=True)
+class ActiveRun:
+    """A run that this process executes.
+
+    ``is_resumed`` tells that an earlier process has begun it, ``is_leaving`` that the service ends: what is not
+    answered is left to the next process.
+    """
+
+    record: RunRecord
+    work: TableWork
+    lock: RunLock
+    log: ResultLog
+    counter: RunCounter
+    stop: StopSignal = field(default_factory=StopSignal)
+    changed: asyncio.Event = field(default_factory=asyncio.Event)
+    writing: asyncio.Lock = field(default_factory=asyncio.Lock)
+    task: asyncio.Task[None] | None = None
+    is_resumed: bool = False
+    is_leaving: bool = False
+
+    def notify(self) -> None:
+        """Wake those that wait for results or the end."""
+        self.changed.set()
+        self.changed = asyncio.Event()
+
+
+# Files: these functions block
+
+
+def digest_of(upload: Upload, key_id: str) -> bytes:
+    """Return a digest of the input and the request."""
+    digest = hashlib.sha256(encode_request(upload.request) + b"\x00" + key_id.encode() + b"\x00")
+    with upload.path.open("rb") as file:
+        while piece := file.read(1 << 20):
+            digest.update(piece)
+    return digest.digest()
+
+
+def prepare_files(work: TableWork, upload: Upload, folder: Path, run_id: uuid.UUID) -> int:
+    """Validate a run and write its files; return its number of rows.
+
+    Raises
+    ------
+    ConnectorError
+        The table lacks a column, an option is wrong, or the table is larger than permitted.
+    """
+    import pyarrow as pa  # noqa: PLC0415 - imports Arrow
+
+    schema = read_schema(upload)
+    run = work.check(schema)
+    names = used_columns(upload.request, schema.names)
+    folder.mkdir(mode=0o700)
+    with closing(ResultLog(folder / RESULTS, writable=True)) as log:
+        log.append(work.empty_results(run, run_id.hex))
+    rows = 0
+    kept = pa.schema([schema.field(name) for name in names])
+    with pa.OSFile(str(folder / INPUT), "wb") as file, pa.ipc.new_stream(file, kept) as writer:
+        for batch in work.checked(iter_batches(upload, names)):
+            writer.write_batch(batch)
+            rows += batch.num_rows
+    return rows
+
+
+def remove_folder(folder: Path) -> None:
+    """Delete the files of a run that was not created after all."""
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def input_blocks(path: Path) -> Iterator[pa.Table]:
+    """Yield the input of a run, block by block."""
+    import pyarrow as pa  # noqa: PLC0415 - imports Arrow
+
+    from llmhub.tables.streaming_io import BLOCK_ROWS, iter_blocks  # noqa: PLC0415 - as above
+
+    with pa.OSFile(str(path), "rb") as file, pa.ipc.open_stream(file) as reader:
+        yield from iter_blocks(reader, BLOCK_ROWS)
+
+
+def log_results(active: ActiveRun, table: pa.Table, paid: set[bytes]) -> None:
+    """Append results to the log of a run, without those that the next process has to get."""
+    import pyarrow as pa  # noqa: PLC0415 - imports Arrow
+    import pyarrow.compute as pc  # noqa: PLC0415 - as above
+
+    if active.is_leaving:
+        words = table.column("status").cast(pa.string())
+        table = table.filter(pc.not_equal(words, "cancelled"))
+    if paid:
+        table = with_own_costs(table, paid)
+    if len(table):
+        active.log.append(table)
+        active.counter.add(table)
+        active.counter.note_time()
+
+
+def read_results(path: Path, active: ActiveRun | None, after: int, limit: int) -> tuple[pa.Table | None, int]:
+    """Return results of a run, and how many there are."""
+    if active is not None:
+        with suppress(ValueError):  # it ended meanwhile, and its log is closed
+            return active.log.read(after, limit), active.log.rows
+    with closing(ResultLog(path)) as log:
+        return log.read(after, limit), log.rows
