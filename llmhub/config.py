@@ -23,11 +23,11 @@ from llmhub.core.dotenv import parse_dotenv
 from llmhub.core.errors import AuthenticationError, AuthFailed, BadRequestError, InvalidRequest, invalid
 from llmhub.core.provider import SECRET_FIELDS, Endpoint, Provider
 from llmhub.core.proxies import NO_PROXIES, Proxies, Proxy, parse_proxies
-from llmhub.core.secret import Secret
+from llmhub.core.secret import Secret, SecretHeaders
 from llmhub.providers.registry import ENVIRONMENT_VARIABLES, PROVIDERS
 
 CONFIG_FILE: Final = "llmhub.toml"
-FILE_SECTIONS: Final = ("endpoints", "profiles", "server")
+FILE_SECTIONS: Final = ("credentials", "endpoints", "profiles", "server")
 PROFILE_SECTIONS: Final = ("endpoints",)
 DOTENV_FILE: Final = ".env"
 PROFILE_VARIABLE: Final = "LLMHUB_PROFILE"
@@ -93,6 +93,8 @@ class Settings:
         File (or folder) of trusted certificates and the variable that names it; ``None`` for the system's.
     sources
         Names of the variables, or of the file, that the credentials of each provider come from; never their values.
+    credential_sources
+        Fields of each ``[[credentials]]`` of the file, in order, with values that are not shown.
     files
         The files that were read beside the environment, so that they can be read again; ``None`` for none.
     """
@@ -104,6 +106,7 @@ class Settings:
     proxies: Proxies = NO_PROXIES
     ca_file: tuple[str, str] | None = None
     sources: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    credential_sources: tuple[SecretHeaders, ...] = ()
     files: SettingsFiles | None = field(default=None, compare=False)
 
 
@@ -288,7 +291,21 @@ def parse_settings(
         proxies=parse_proxies(environ),
         ca_file=next(((environ[name], name) for name in CERTIFICATE_VARIABLES if environ.get(name)), None),
         sources=sources,
+        credential_sources=_credential_tables(whole),
     )
+
+
+def _credential_tables(file: Mapping[str, Any]) -> tuple[SecretHeaders, ...]:
+    """Return the fields of each ``[[credentials]]``; raise for what is no table of strings with a source."""
+    tables = file.get("credentials", [])
+    place = "credentials"
+    if not isinstance(tables, list) or not all(isinstance(table, Mapping) for table in tables):
+        raise _invalid_file(place, 'must be tables; write [[credentials]] and source = "vault" and the like below')
+    for index, table in enumerate(tables):
+        for name in ("source", *table):
+            if not isinstance(table.get(name), str):
+                raise _invalid_file(f"{place}[{index}].{name}", "must be a string; write it in quotes")
+    return tuple(map(SecretHeaders, tables))
 
 
 def variables_with_prefix(prefix: str) -> dict[str, str]:
@@ -512,6 +529,7 @@ def export_settings(settings: Settings, *, carry: bool) -> Exported:
         }
         proxies = (by_scheme, settings.proxies.bypassed)
     others = {name: getattr(settings, name) for name in Settings.__dataclass_fields__}
+    others["credential_sources"] = ()  # part of the hub that was made of them
     return {**others, "endpoints": endpoints, "proxies": proxies}
 
 

@@ -62,7 +62,7 @@ from llmhub.security.credentials.credential_store import (
     import_source,
     known_providers,
 )
-from llmhub.security.credentials.encrypted_file import default_file
+from llmhub.security.credentials.declared import default_credentials
 from llmhub.security.redaction import Redactor, resolve_redactor
 
 if TYPE_CHECKING:
@@ -616,12 +616,9 @@ def hub_from_environment() -> Hub:
     plugins = load_enabled_plugins()
     settings = config.load_settings(plugin_providers=plugins.providers)
     cache = settings.cache_url or settings.cache_path
-    return Hub(settings=settings, plugins=plugins, cache=cache, credentials=default_credentials(settings))
-
-
-def default_credentials(settings: config.Settings) -> tuple[CredentialSource, ...]:
-    """Return the file of ``llmhub credentials``, for the providers that the environment has no credentials of."""
-    return default_file(except_for=frozenset(name for name, sources in settings.sources.items() if sources))
+    return Hub(
+        settings=settings, plugins=plugins, cache=cache, credentials=default_credentials(settings, plugins.credentials)
+    )
 
 
 def load_enabled_plugins() -> Plugins:

@@ -16,8 +16,9 @@ from llmhub.core.errors import invalid
 from llmhub.core.provider import Endpoint
 from llmhub.core.proxies import NO_PROXIES
 from llmhub.engine.limits import Limit
-from llmhub.hub import DEFAULT_POOL_SIZE, Hub, default_credentials, load_enabled_plugins
+from llmhub.hub import DEFAULT_POOL_SIZE, Hub, load_enabled_plugins
 from llmhub.providers.registry import PROVIDERS
+from llmhub.security.credentials.declared import default_credentials
 from llmhub.sim import SIMULATED, endpoints
 
 
@@ -46,7 +47,7 @@ def build_hub(args: argparse.Namespace) -> Hub:
         plugins=plugins,
         settings=settings,
         endpoints=overrides,
-        credentials=None if args.simulator else default_credentials(settings),
+        credentials=None if args.simulator else default_credentials(settings, plugins.credentials),
         cache=None if args.no_cache else args.cache or _default_cache(args, settings),
         limits=limits,
         pool_size=pool_size,

@@ -31,6 +31,7 @@ from llmhub.hub import Hub, load_enabled_plugins
 from llmhub.observability.metrics import PrometheusCollector
 from llmhub.providers.batch_prices import batch_price
 from llmhub.providers.prices import provider_of_model
+from llmhub.security.credentials.declared import default_credentials
 from llmhub.server.access import Access
 from llmhub.server.activity import Activity
 from llmhub.server.context import RequestContext
@@ -301,6 +302,7 @@ def open_service(settings: ServerSettings, config_file: Path | None = None) -> S
         plugins=plugins,
         simulator=settings.simulator or None,
         cache=None if cache == NO_CACHE else cache,
+        credentials=None if settings.simulator else default_credentials(environment, plugins.credentials),
         limits={name: limit.to_limit() for name, limit in settings.limits.items()},
         concurrency=settings.concurrency,
         pool_size=max(settings.concurrency, 1024),
