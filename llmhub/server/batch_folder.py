@@ -92,7 +92,8 @@ class BatchFolder:
         self._connection = sqlite3.connect(
             folder / DATABASE, timeout=BUSY_S, check_same_thread=False, isolation_level=None
         )
-        self._connection.executescript(f"PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL; {SCHEMA}")
+        # No write-ahead log: it would need memory that all processes share, and the folder may be on a network.
+        self._connection.executescript(f"PRAGMA journal_mode=DELETE; {SCHEMA}")
         (folder / DATABASE).chmod(0o600)
 
     def close(self) -> None:

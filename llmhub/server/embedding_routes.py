@@ -80,7 +80,7 @@ async def answer_embeddings(
         options=parsed.options,
         limits=limits,
         concurrency=CONCURRENCY,
-        budgets=context.caller.budgets,
+        budgets=service.budgets_of(context.caller),
         run_id=random.randbytes(16),  # noqa: S311 - an id, no secret
         rows=len(distinct),
     )

@@ -26,13 +26,13 @@ from llmhub.core.types import CompletionRequest
 from llmhub.engine.call import Answer, Call, Target
 from llmhub.engine.event_loop import StopSignal
 from llmhub.engine.scheduling import BULK_LANE
-from llmhub.engine.spending import TargetPrices
+from llmhub.engine.spending import Budgets, TargetPrices
 from llmhub.hub import Hub, load_enabled_plugins
 from llmhub.observability.metrics import PrometheusCollector
 from llmhub.providers.batch_prices import batch_price
 from llmhub.providers.prices import provider_of_model
 from llmhub.security.credentials.declared import default_credentials
-from llmhub.server.access import Access
+from llmhub.server.access import Access, Caller
 from llmhub.server.activity import Activity
 from llmhub.server.context import RequestContext
 from llmhub.server.input_token_estimate import estimate_input_tokens
@@ -142,6 +142,11 @@ class Service:
             return False
         return True
 
+    def budgets_of(self, caller: Caller) -> Budgets | None:
+        """Return the budgets that calls of a caller must fit into: its own and the hub's."""
+        own, shared = caller.budgets, self.hub.runtime.shared_budget
+        return own if own is None or shared is None else Budgets((*own.shared, shared), own.allow_unpriced)
+
     def kept_folder(self, configured: str, name: str) -> Path | None:
         """Return the folder of work that outlives the process: the configured one, or one beside the cache.
 
@@ -202,7 +207,7 @@ class Service:
         call = Call(
             target,
             with_model(request, target.model),
-            budgets=context.caller.budgets,
+            budgets=self.budgets_of(context.caller),
             requested_target=target,
             on_deltas=on_deltas,
             cache_scope=context.caller.cache_scope,

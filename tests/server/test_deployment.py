@@ -145,6 +145,8 @@ class TestSettings:
         assert (given.host, given.port) == ("0.0.0.0", container()["ports"][0]["containerPort"])
         assert "llmhub-redis:" in given.cache
         assert given.access.keys
+        mounted = {each["mountPath"] for each in container()["volumeMounts"] if not each.get("readOnly")}
+        assert {str(Path(each.folder).parent) for each in (given.runs, given.batches)} <= mounted
         assert find("ConfigMap")["data"]["llmhub.toml"] == read("llmhub.toml")
 
     def test_secrets_are_empty_and_complete(self) -> None:

@@ -13,11 +13,17 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from aiohttp import web
+from returns.result import Result, Success
 
 from llmhub.cache.memory import MemoryCache
-from llmhub.core.errors import BadRequestError
+from llmhub.core.budget import parse_budget
+from llmhub.core.errors import BadRequestError, LLMError
+from llmhub.engine.spending import Budgets, SharedBudget
 from llmhub.hub import Hub
 from llmhub.plugins import ConnectorPlugin, Plugins
+from llmhub.server.access import Caller
+from llmhub.server.routes import HttpRoute
 from llmhub.server.server_settings import ServerSettings
 from llmhub.server.service_plugin import ServicePlugin, ServiceStatus
 from llmhub.sim import Latency, Simulator, SimulatorThread, serving
@@ -63,6 +69,29 @@ def test_service_shares_the_cache_of_the_host(hosted: tuple[Hub, ServicePlugin])
     body, cache_hit = post(plugin.status().url)
     assert body["choices"][0]["message"]["content"] == own.text
     assert cache_hit == "true"
+
+
+def test_keys_with_budgets_spend_from_the_budget_of_the_hub_too(
+    simulator: SimulatorThread, settings: ServerSettings
+) -> None:
+    own = Budgets((SharedBudget(parse_budget(1)),))
+    plugin = ServicePlugin(settings, access=OneCaller(Caller(key_id="k", team="t", budgets=own)))
+    with Hub(simulator=simulator.url, local_files=False, plugins=plugins(plugin), budget_usd=0.5) as hub:
+        body, _ = post(plugin.status().url)
+        spent = hub.spending()
+    assert spent is not None
+    assert spent.spent == own.shared[0].budget.spent > 0
+    assert body["usage"]["total_tokens"] > 0
+
+
+class OneCaller:
+    """Access of one caller, whatever the key."""
+
+    def __init__(self, caller: Caller) -> None:
+        self._caller = caller
+
+    async def authenticate(self, _request: web.Request, _route: HttpRoute) -> Result[Caller, LLMError]:
+        return Success(self._caller)
 
 
 def test_closing_the_hub_completes_requests_in_progress(settings: ServerSettings) -> None:
@@ -112,6 +141,8 @@ def test_host_that_ends_without_closing_the_hub_ends_cleanly() -> None:
     code = """
 from llmhub.hub import Hub
 from llmhub.plugins import Plugins
+from llmhub.server.access import Caller
+from llmhub.server.routes import HttpRoute
 from llmhub.server.server_settings import ServerSettings
 from llmhub.server.service_plugin import ServicePlugin
 plugin = ServicePlugin(ServerSettings(port=0), on_state=lambda status: print(status.state, flush=True))
