@@ -16,11 +16,13 @@ from typing import Any
 
 import msgspec
 import pytest
+from returns.result import Failure, Success
 
 from llmhub.cache.sqlite_access import open_sqlite_access
+from llmhub.core.errors import AuthFailed
 from llmhub.core.secret import Secret
 from llmhub.hub import Hub
-from llmhub.server.access import Access, OpenAccess
+from llmhub.server.access import Access, Caller, OpenAccess
 from llmhub.server.access_settings import AccessSettings
 from llmhub.server.groups import GROUPS
 from llmhub.server.key_access import KeyAccess
@@ -162,3 +164,25 @@ def tls_files(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
         ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", *files, *options], check=True, capture_output=True
     )
     return certificate, key
+
+
+class OneKey:
+    """Accepts one key, which may use the models of one provider; with the header ``x-scope: none``, for nothing."""
+
+    key = "team-key-123"
+
+    async def authenticate(self, request: Any, route: Any) -> Any:
+        if request.headers.get("authorization") != f"Bearer {self.key}":
+            return Failure(AuthFailed(message="unknown key"))
+        scopes = frozenset({"" if request.headers.get("x-scope") == "none" else route.scope})
+        return Success(Caller(key_id="key_7", team="blue", models=("openai/*",), scopes=scopes))
+
+
+def until(condition: Callable[[], bool], patience_s: float = 20.0) -> bool:
+    """Wait until a condition holds; return whether it does."""
+    deadline = time.monotonic() + patience_s
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.005)
+    return True

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import signal
-import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -17,12 +16,10 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from pyarrow import flight
-from returns.result import Failure, Success
 
 import llmhub
-from llmhub.core.errors import AuthFailed, BadRequestError
+from llmhub.core.errors import BadRequestError
 from llmhub.engine.event_loop import background_loop
-from llmhub.server.access import Caller
 from llmhub.server.rpc import connector_pb2 as pb
 from llmhub.server.rpc.connector_pb2_grpc import LLMConnectorServiceStub
 from llmhub.server.running import RunningService
@@ -30,24 +27,16 @@ from llmhub.server.server_settings import FlightSettings
 from llmhub.sim import Latency, Simulator, SimulatorThread
 from llmhub.sim import serving as simulating
 from llmhub.tables.schema import RESULTS
+from tests.server.conftest import OneKey, until
 
 Serving = Callable[..., RunningService]
 ServeOn = Callable[..., AbstractContextManager[RunningService]]
+STUB: Any = LLMConnectorServiceStub
 MODEL = "openai/gpt-4o-mini"
 PATIENCE_S = 20.0
 SETTINGS = FlightSettings(port=0)
 ASKED = {"model": MODEL, "prompt": "Summarise: {text}"}
-KEY = (("authorization", "Bearer team-key-123"),)
-
-
-class OneKey:
-    """Accepts one key, which may use the models of one provider."""
-
-    async def authenticate(self, request: Any, route: Any) -> Any:
-        if request.headers.get("authorization") != "Bearer team-key-123":
-            return Failure(AuthFailed(message="unknown key"))
-        scopes = frozenset({"embeddings" if request.headers.get("x-scope") == "none" else route.scope})
-        return Success(Caller(key_id="key_7", team="blue", models=("openai/*",), scopes=scopes))
+KEY = (("authorization", f"Bearer {OneKey.key}"),)
 
 
 @pytest.fixture
@@ -62,15 +51,6 @@ def connect() -> Iterator[Callable[..., Any]]:
     yield make
     for client in clients:
         client.close()
-
-
-def until(condition: Callable[[], bool]) -> bool:
-    deadline = time.monotonic() + PATIENCE_S
-    while not condition():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.005)
-    return True
 
 
 def exchange(client: Any, asked: Any = None, *headers: tuple[str, str]) -> tuple[Any, Any]:
@@ -279,7 +259,7 @@ def test_sigterm_drains_flight_and_grpc_and_does_not_wait_for_an_idle_exchange(
         idle.begin(texts(0).schema)
         idle.write_table(texts(2, "idle"))
         with grpc.insecure_channel(served.addresses["grpc"]) as channel:
-            stream = LLMConnectorServiceStub(channel).StreamCompletion(pb.CompletionRequest(model=MODEL, prompt="Hi"))
+            stream = STUB(channel).StreamCompletion(pb.CompletionRequest(model=MODEL, prompt="Hi"))
             assert next(stream).text
             assert until(lambda: paced.counts()["in_flight"] == 6)
             served.process.send_signal(signal.SIGTERM)

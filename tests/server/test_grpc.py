@@ -10,22 +10,25 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import grpc
 import pytest
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+from google.protobuf.descriptor import FieldDescriptor
 from google.rpc import error_details_pb2, status_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+from hypothesis import given
+from hypothesis import strategies as st
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
-from returns.result import Failure, Success
 
 import llmhub
 from llmhub.cache.memory import MemoryCache
-from llmhub.core.errors import AuthFailed, BadRequestError
+from llmhub.core.errors import BadRequestError
 from llmhub.core.secret import Secret
 from llmhub.core.types import (
     CacheMark,
@@ -45,7 +48,6 @@ from llmhub.core.types import (
 from llmhub.engine.event_loop import background_loop
 from llmhub.engine.retry import Retry
 from llmhub.security.request_signing import SignedParts, sign_request
-from llmhub.server.access import Caller
 from llmhub.server.dialects.dialect import ReplyInfo
 from llmhub.server.rpc import connector_pb2 as pb
 from llmhub.server.rpc.connector_pb2_grpc import LLMConnectorServiceStub
@@ -55,7 +57,7 @@ from llmhub.server.server_settings import GrpcSettings
 from llmhub.server.virtual_keys import signing_secret
 from llmhub.sim import Latency, Simulator, SimulatorThread
 from llmhub.sim import serving as simulating
-from tests.server.conftest import Keys
+from tests.server.conftest import Keys, OneKey, until
 from tests.server.write_grpc_code import PROTO, ROOT, write_code
 
 Serving = Callable[..., RunningService]
@@ -63,17 +65,12 @@ ServeOn = Callable[..., AbstractContextManager[RunningService]]
 MODEL = "openai/gpt-4o-mini"
 PATIENCE_S = 20.0
 SETTINGS = GrpcSettings(port=0)
-KEY = (("authorization", "Bearer team-key-123"),)
+KEY = (("authorization", f"Bearer {OneKey.key}"),)
 
 
-class OneKey:
-    """Accepts one key, which may use the models of one provider."""
-
-    async def authenticate(self, request: Any, route: Any) -> Any:
-        if request.headers.get("authorization") != "Bearer team-key-123":
-            return Failure(AuthFailed(message="unknown key"))
-        scopes = frozenset({"embeddings" if request.headers.get("x-scope") == "none" else route.scope})
-        return Success(Caller(key_id="key_7", team="blue", models=("openai/*",), scopes=scopes))
+def stub_of(channel: grpc.Channel) -> Any:
+    stub: Any = LLMConnectorServiceStub
+    return stub(channel)
 
 
 @contextmanager
@@ -87,15 +84,6 @@ def paced() -> Iterator[SimulatorThread]:
     """Run a simulator whose streams begin at once and last for a second."""
     with simulating(Simulator(seed=7, latency=Latency(1.0, first=0.01))) as served:
         yield served
-
-
-def until(condition: Callable[[], bool]) -> bool:
-    deadline = time.monotonic() + PATIENCE_S
-    while not condition():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.005)
-    return True
 
 
 def ask(prompt: str = "Say hi", **fields: Any) -> pb.CompletionRequest:
@@ -197,13 +185,66 @@ def test_parts_that_cannot_be_sent_are_refused_with_their_place(part: pb.Part, p
     assert refused.value.error.path == path
 
 
+STRINGS = (
+    "",
+    "a",
+    "m/x",
+    "user",
+    "tool",
+    "auto",
+    "{}",
+    "[]",
+    "\x00",
+    "\u00e9\U0001f600",
+    "https://example.com/a",
+    "data:,",
+    "%",
+)
+VALUES: dict[int, tuple[Any, ...]] = {
+    FieldDescriptor.TYPE_STRING: STRINGS,
+    FieldDescriptor.TYPE_BYTES: (b"", b"hi", b"\xff" * 9),
+    FieldDescriptor.TYPE_BOOL: (False, True),
+    FieldDescriptor.TYPE_DOUBLE: (0.0, -1.0, float("nan"), float("inf"), 1e308),
+    FieldDescriptor.TYPE_INT32: (0, 1, -1, 2**31 - 1),
+    FieldDescriptor.TYPE_INT64: (0, 1, -(2**63), 2**63 - 1),
+}
+
+
+def fill(message: Any, draw: Random, depth: int = 0) -> None:
+    """Set random fields of a message to random values."""
+    for field in message.DESCRIPTOR.fields:
+        if draw.random() < 0.5 or depth > 5:
+            continue
+        value = getattr(message, field.name)
+        if field.message_type is not None:
+            inner = value.add() if field.is_repeated else value
+            inner.SetInParent()
+            fill(inner, draw, depth + 1)
+        elif field.is_repeated:
+            value.append(draw.choice(VALUES[field.type]))
+        else:
+            setattr(message, field.name, draw.choice(VALUES[field.type]))
+
+
+@given(st.randoms(use_true_random=False))
+def test_every_message_is_a_request_or_refused_with_its_place(draw: Random) -> None:
+    message = pb.CompletionRequest()
+    fill(message, draw)
+    path, request = "", None
+    try:
+        request = to_request(message).request
+    except BadRequestError as refused:
+        path = refused.error.path
+    assert path.startswith("$.") if request is None else len(request.messages) >= len(message.messages)
+
+
 # Calls
 
 
 def test_completion_has_its_cost_and_a_second_one_comes_from_the_cache(serving: Serving) -> None:
     running = serving(grpc=SETTINGS, hub={"cache": MemoryCache()})
     with channel_to(running) as channel:
-        stub = LLMConnectorServiceStub(channel)
+        stub = stub_of(channel)
         request = ask(system="Be brief.", temperature=0.0, max_tokens=50, stop=["END"], seed=7, n=2)
         response, call = stub.SendCompletion.with_call(request, metadata=[("x-request-id", "mine-7")])
         again = stub.SendCompletion(request)
@@ -222,7 +263,7 @@ def test_tools_and_structured_output(serving: Serving) -> None:
     running = serving(grpc=SETTINGS)
     schema = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
     with channel_to(running) as channel:
-        stub = LLMConnectorServiceStub(channel)
+        stub = stub_of(channel)
         tool = pb.Tool(name="look", parameters=json.dumps(schema))
         response = stub.SendCompletion(ask("Go. [[sim:tool look]]", tools=[tool]))
         (call,) = [part.tool_call for part in response.parts if part.HasField("tool_call")]
@@ -242,7 +283,7 @@ def test_tools_and_structured_output(serving: Serving) -> None:
 
 def test_stream_is_that_of_the_response(serve_on: ServeOn, paced: SimulatorThread) -> None:
     with serve_on(paced.url, grpc=SETTINGS) as running, channel_to(running) as channel:
-        chunks = list(LLMConnectorServiceStub(channel).StreamCompletion(ask("Tell a story")))
+        chunks = list(stub_of(channel).StreamCompletion(ask("Tell a story")))
     *pieces, last = chunks
     assert len(pieces) > 2
     assert "".join(chunk.text for chunk in pieces) == last.response.text
@@ -280,7 +321,7 @@ def test_clients_need_no_generated_code(serving: Serving) -> None:
 def test_errors_have_codes_and_details(serving: Serving) -> None:
     running = serving(grpc=SETTINGS, access=OneKey())
     with channel_to(running) as channel:
-        stub = LLMConnectorServiceStub(channel)
+        stub = stub_of(channel)
 
         def send(request: pb.CompletionRequest, *metadata: tuple[str, str]) -> Any:
             return failure(lambda: stub.SendCompletion(request, metadata=metadata))
@@ -311,7 +352,7 @@ def test_errors_have_codes_and_details(serving: Serving) -> None:
 def test_provider_refusal_says_when_to_retry(serve_on: ServeOn, simulator: SimulatorThread) -> None:
     hub = {"retry": Retry(attempts=1)}
     with serve_on(simulator.url, grpc=SETTINGS, hub=hub) as running, channel_to(running) as channel:
-        error: Any = failure(lambda: list(LLMConnectorServiceStub(channel).StreamCompletion(ask("[[sim:429 always]]"))))
+        error: Any = failure(lambda: list(stub_of(channel).StreamCompletion(ask("[[sim:429 always]]"))))
     assert error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
     assert details_of(error)["ErrorInfo"].metadata["provider"] == "openai"
     delay = details_of(error)["RetryInfo"].retry_delay.ToMilliseconds()
@@ -328,7 +369,7 @@ def test_defect_shows_no_detail(
 
     monkeypatch.setattr(type(running.service), "target", fail)
     with channel_to(running) as channel:
-        error: Any = failure(lambda: LLMConnectorServiceStub(channel).SendCompletion(ask()))
+        error: Any = failure(lambda: stub_of(channel).SendCompletion(ask()))
     assert error.code() is grpc.StatusCode.INTERNAL
     assert "secret" not in str(error.trailing_metadata()) + error.details()
     assert dict(error.trailing_metadata())["x-request-id"] in caplog.text
@@ -337,7 +378,7 @@ def test_defect_shows_no_detail(
 def test_messages_beyond_the_limit_are_refused(serving: Serving) -> None:
     running = serving(grpc=GrpcSettings(port=0, max_message_bytes=1000))
     with channel_to(running) as channel:
-        error = failure(lambda: LLMConnectorServiceStub(channel).SendCompletion(ask("x" * 2000)))
+        error = failure(lambda: stub_of(channel).SendCompletion(ask("x" * 2000)))
     assert error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
 
 
@@ -353,7 +394,7 @@ def test_virtual_keys_and_signed_requests(keys: Keys) -> None:
     signature = sign_request(parts, key_id=signing.key.id, secret=secret, now=time.time(), nonce="n1")
     signed = [(name.lower(), value) for name, value in signature.items()]
     with channel_to(running) as channel:
-        stub = LLMConnectorServiceStub(channel)
+        stub = stub_of(channel)
         assert failure(lambda: stub.SendCompletion(request)).code() is grpc.StatusCode.UNAUTHENTICATED
         exhausted = failure(lambda: stub.SendCompletion(ask(max_tokens=1000), metadata=bearer))
         assert exhausted.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
@@ -375,7 +416,7 @@ def test_provider_is_cancelled_before_the_first_token(
 ) -> None:
     running = serving(grpc=SETTINGS)
     channel = grpc.insecure_channel(running.service.addresses["grpc"])
-    send = getattr(LLMConnectorServiceStub(channel), method)
+    send = getattr(stub_of(channel), method)
     send = send if method == "StreamCompletion" else send.future
     call = send(ask("[[sim:hang]]"), timeout=0.5 if by == "deadline" else None)
     assert until(lambda: simulator.counts()["in_flight"] == 1)
@@ -397,7 +438,7 @@ def test_provider_is_cancelled_after_the_first_token_with_the_cost_entered(serve
         serve_on(slow.url, grpc=SETTINGS, hub={"budget_usd": 5.0}) as running,
         channel_to(running) as channel,
     ):
-        call = LLMConnectorServiceStub(channel).StreamCompletion(ask("Tell a story"))
+        call = stub_of(channel).StreamCompletion(ask("Tell a story"))
         assert next(call).text
         assert slow.counts()["in_flight"] == 1
         call.cancel()
@@ -410,7 +451,7 @@ def test_provider_is_cancelled_after_the_first_token_with_the_cost_entered(serve
 def test_service_has_a_deadline_of_its_own(serving: Serving, simulator: SimulatorThread) -> None:
     running = serving(grpc=SETTINGS, request_timeout_s=0.2)
     with channel_to(running) as channel:
-        error = failure(lambda: LLMConnectorServiceStub(channel).SendCompletion(ask("[[sim:hang]]")))
+        error = failure(lambda: stub_of(channel).SendCompletion(ask("[[sim:hang]]")))
     assert error.code() is grpc.StatusCode.DEADLINE_EXCEEDED
     assert until(lambda: simulator.counts()["in_flight"] == 0)
 
@@ -422,7 +463,7 @@ def test_reader_that_does_not_read_is_cut_off(serve_on: ServeOn) -> None:
         serve_on(large.url, grpc=SETTINGS, write_timeout_s=0.2) as running,
         channel_to(running) as channel,
     ):
-        call = LLMConnectorServiceStub(channel).StreamCompletion(ask("x"))
+        call = stub_of(channel).StreamCompletion(ask("x"))
         assert until(lambda: running.service.active_requests == 1)
         assert until(lambda: running.service.active_requests == 0)
         assert failure(lambda: list(call)).code() is grpc.StatusCode.DEADLINE_EXCEEDED
@@ -443,7 +484,7 @@ def test_a_trace_goes_through_the_service(
             serve_on(simulator.url, grpc=SETTINGS, access=OneKey(), hub=hub) as running,
             channel_to(running) as channel,
         ):
-            LLMConnectorServiceStub(channel).SendCompletion(ask(), metadata=metadata)
+            stub_of(channel).SendCompletion(ask(), metadata=metadata)
             llmhub.observability.flush()
     finally:
         undo()
@@ -471,7 +512,7 @@ def test_health_needs_no_key_and_a_drained_service_is_not_serving(serving: Servi
         assert health_of(channel) == health_pb2.HealthCheckResponse.SERVING
         background_loop().call_soon_threadsafe(running.service.begin_drain)
         assert until(lambda: health_of(channel) == health_pb2.HealthCheckResponse.NOT_SERVING)
-        error: Any = failure(lambda: LLMConnectorServiceStub(channel).SendCompletion(ask(), metadata=KEY))
+        error: Any = failure(lambda: stub_of(channel).SendCompletion(ask(), metadata=KEY))
     assert error.code() is grpc.StatusCode.UNAVAILABLE
     assert details_of(error)["RetryInfo"].retry_delay.seconds == 1
 
@@ -482,9 +523,9 @@ def test_tls_with_certificates_of_clients(serving: Serving, tls_files: tuple[str
     address = serving(grpc=settings).service.addresses["grpc"]
     root, secret = Path(certificate).read_bytes(), Path(key).read_bytes()
     with grpc.secure_channel(address, grpc.ssl_channel_credentials(root, secret, root)) as channel:
-        assert LLMConnectorServiceStub(channel).SendCompletion(ask()).text
+        assert stub_of(channel).SendCompletion(ask()).text
     with grpc.secure_channel(address, grpc.ssl_channel_credentials(root)) as channel:
-        refused = failure(lambda: LLMConnectorServiceStub(channel).SendCompletion(ask()))
+        refused = failure(lambda: stub_of(channel).SendCompletion(ask()))
     assert refused.code() is grpc.StatusCode.UNAVAILABLE
 
 
