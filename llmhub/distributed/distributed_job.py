@@ -49,7 +49,7 @@ JOB_COUNTERS: Final = ("wait_ms", "stop")
 """What they count of the whole job, after that."""
 
 
-class ModelTotals(NamedTuple):
+class JobModelProgress(NamedTuple):
     """The state of one model of a job, over all workers.
 
     Parameters
@@ -85,7 +85,7 @@ class JobProgress(NamedTuple):
         Whether the job was asked to stop.
     """
 
-    models: Mapping[str, ModelTotals] = MappingProxyType({})
+    models: Mapping[str, JobModelProgress] = MappingProxyType({})
     rate_wait_s: float = 0.0
     workers: int = 0
     stopping: bool = False
@@ -196,7 +196,7 @@ class DistributedJob:
         width, models = len(MODEL_COUNTERS), {}
         for index, name in enumerate(self.model_names):
             rows, failed, cached, nano_usd, *tokens = lease.used[index * width : (index + 1) * width]
-            models[name] = ModelTotals(rows, failed, cached, nano_to_usd(nano_usd), *tokens)
+            models[name] = JobModelProgress(rows, failed, cached, nano_to_usd(nano_usd), *tokens)
         wait_ms, stop = lease.used[len(models) * width :]
         return JobProgress(models, wait_ms / 1000, lease.workers, stopping=stop > 0)
 

@@ -20,7 +20,7 @@ from llmhub.api.tables import build_table_run, complete_table
 from llmhub.cache.store import KEY_BYTES, Store, StoreError
 from llmhub.core.errors import invalid
 from llmhub.distributed import adapters
-from llmhub.distributed.distributed_job import DistributedJob, JobProgress, ModelTotals, job
+from llmhub.distributed.distributed_job import DistributedJob, JobModelProgress, JobProgress, job
 from llmhub.engine.event_loop import StopSignal, wait_interruptibly
 from llmhub.engine.progress import ModelProgress, Progress
 from llmhub.progress.display import ProgressDisplay, create_display
@@ -243,7 +243,7 @@ class _Panel:
         )
 
     def _model_progress(self, model: ModelProgress, state: JobProgress) -> ModelProgress:
-        totals = state.models.get(model.model, ModelTotals())
+        totals = state.models.get(model.model, JobModelProgress())
         not_sent = (self.rows - self.sent) * model.total // max(self.rows, 1)
         called = totals.rows - totals.cached
         return replace(

@@ -8,6 +8,8 @@ The same call books what the calls may cost of a budget that processes share, an
 
 If the store is lost, each worker falls back to its part of the limits, as many as there were workers, never to none. If
 the store was never reached, there are as many workers as the job said.
+
+The file is long because slots are booked, used and given back in the same state.
 """
 
 from __future__ import annotations
