@@ -8,19 +8,22 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, wait
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Final, Unpack
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final, Protocol, Unpack
 
 from llmhub.api.options import Models, TableOptions, TablePrompt, as_shared_budget, resolve_concurrency
 from llmhub.api.signatures import shows_options
 from llmhub.api.tables import TableRun, apply_schema, build_table_run, complete_table, run_table
 from llmhub.core.errors import invalid
 from llmhub.engine.event_loop import StopSignal, submit, wait_interruptibly
+from llmhub.engine.progress import Progress
 from llmhub.engine.scheduling import SlotGroup
 from llmhub.hub import Hub
+from llmhub.progress.display import ProgressDisplay
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -92,7 +95,8 @@ def stream_record_batches(
     *,
     options: tuple[Models, Hub | None, dict[str, Any]],
     form: tuple[Sequence[str], int, bool],
-    observe: tuple[StopSignal, Callable[[pa.Table], None]],
+    stop: StopSignal,
+    observer: BatchObserver,
 ) -> Iterator[pa.RecordBatch]:
     """Yield results as `complete_record_batches` does, for a caller that observes and stops the run.
 
@@ -102,14 +106,27 @@ def stream_record_batches(
         Model, hub and further options.
     form
         Columns to keep, number of the partition, and whether types are plain.
-    observe
-        A signal that stops the run, and a function that is called with the results of each batch.
+    stop
+        A signal that stops the run.
+    observer
+        Its methods are called with the progress and with the results of each batch.
     """
     model, hub, others = options
     keep, partition, plain = form
-    stop, on_results = observe
     shape = _Form(check_keep(keep), partition * ROWS_PER_PARTITION, plain)
-    return _Window(batches, shape, (prompt, model, hub, {**others, "progress": False}), stop, on_results).results()
+    return _Window(batches, shape, (prompt, model, hub, {**others, "progress": False}), stop, observer).results()
+
+
+class BatchObserver(Protocol):
+    """Observes the batches of a stream."""
+
+    def on_progress(self, first: int, progress: Progress) -> None:
+        """Observe the progress of the batch that begins at row ``first``; called in any thread."""
+        ...
+
+    def on_results(self, first: int, results: pa.Table) -> None:
+        """Observe the results of the batch that begins at row ``first``."""
+        ...
 
 
 def check_keep(keep: Sequence[str]) -> tuple[str, ...]:
@@ -215,7 +232,7 @@ class _Window:
     form: _Form
     arguments: tuple[Any, Any, Any, dict[str, Any]]
     stop: StopSignal = field(default_factory=StopSignal)
-    on_results: Callable[[pa.Table], None] | None = None
+    observer: BatchObserver | None = None
     begun: deque[_Begun] = field(default_factory=deque)
     slots: SlotGroup | None = None
     changed: asyncio.Event | None = None
@@ -237,12 +254,12 @@ class _Window:
                 if not head.table.done():
                     wait_interruptibly(lambda: submit(self._wait()), self.stop)
                     # A run that another thread stops returns the other rows as cancelled.
-                    self.exhausted = self.exhausted or (self.stop.requested and self.on_results is None)
+                    self.exhausted = self.exhausted or (self.stop.requested and self.observer is None)
                 if head.table.done():
                     self.begun.popleft()
                     table = head.table.result()
-                    if self.on_results is not None:
-                        self.on_results(table)
+                    if self.observer is not None:
+                        self.observer.on_results(head.first, table)
                     shaped = self.form.shape(head.batch, table, head.first)
                     yield from streaming_io.to_record_batches(shaped)
         finally:
@@ -276,8 +293,11 @@ class _Window:
             begun.missing -= 1 if isinstance(event, tuple) else len(event.positions)
             self._notify()
 
+        display = None
+        if self.observer is not None:
+            display = ProgressDisplay(partial(self.observer.on_progress, begun.first))
         try:
-            return await run_table(run, None, self.stop, on_result)
+            return await run_table(run, display, self.stop, on_result)
         finally:
             # The future of this coroutine is done one turn of the loop later.
             asyncio.get_running_loop().call_soon(self._notify)

@@ -9,11 +9,12 @@
 """
 
 from llmhub.distributed.adapters import daft, dask, duckdb, joblib, polars, ray, spark
-from llmhub.distributed.distributed_job import DistributedJob, JobProgress, job
+from llmhub.distributed.distributed_job import DistributedJob, JobModelProgress, JobProgress, job
 from llmhub.distributed.local_frames import complete_on
 
 __all__ = [
     "DistributedJob",
+    "JobModelProgress",
     "JobProgress",
     "complete_on",
     "daft",

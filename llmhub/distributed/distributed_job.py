@@ -11,10 +11,12 @@ import os
 import secrets
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Unpack
 
 from llmhub.api.default_hub import current_hub
@@ -27,6 +29,7 @@ from llmhub.cache.store import StoreError, reach_of
 from llmhub.core.budget import NANO_PER_USD, Budget, nano_to_usd, parse_budget
 from llmhub.core.errors import invalid
 from llmhub.engine.event_loop import StopSignal
+from llmhub.engine.progress import CONCURRENCY, Progress
 from llmhub.engine.spending import SharedBudget
 from llmhub.engine.store_budget import StoreBudget
 from llmhub.hub import Hub, PickledKeys, process_job
@@ -40,12 +43,14 @@ MAX_REPORT_INTERVAL_S: Final = 8.0
 """Longest time between two reports of a worker, and the time for which a report by a booking is enough."""
 UNLIMITED: Final = 1 << 60
 """The limit of totals that only count."""
-COUNTERS: Final = ("rows", "failed", "cached", "nano_usd", "wait_ms")
-"""What workers count."""
+MODEL_COUNTERS: Final = ("rows", "failed", "cached", "nano_usd", "input_tokens", "output_tokens")
+"""What workers count of each model."""
+JOB_COUNTERS: Final = ("wait_ms", "stop")
+"""What they count of the whole job, after that."""
 
 
-class JobProgress(NamedTuple):
-    """The state of a job, over all its workers.
+class JobModelProgress(NamedTuple):
+    """The state of one model of a job, over all workers.
 
     Parameters
     ----------
@@ -53,6 +58,25 @@ class JobProgress(NamedTuple):
         Results so far, of which ``failed`` are errors and ``cached`` needed no call of their own.
     cost_usd
         Amount billed so far in US dollars, as far as prices are known.
+    input_tokens, output_tokens
+        Tokens of the calls of this job.
+    """
+
+    rows: int = 0
+    failed: int = 0
+    cached: int = 0
+    cost_usd: Decimal = Decimal(0)
+    input_tokens: int = 0
+    output_tokens: int = 0
+
+
+class JobProgress(NamedTuple):
+    """The state of a job, over all its workers.
+
+    Parameters
+    ----------
+    models
+        The state of each model.
     rate_wait_s
         Time that calls have waited for rate limits, added up.
     workers
@@ -61,13 +85,30 @@ class JobProgress(NamedTuple):
         Whether the job was asked to stop.
     """
 
-    rows: int = 0
-    failed: int = 0
-    cached: int = 0
-    cost_usd: Decimal = Decimal(0)
+    models: Mapping[str, JobModelProgress] = MappingProxyType({})
     rate_wait_s: float = 0.0
     workers: int = 0
     stopping: bool = False
+
+    @property
+    def rows(self) -> int:
+        """Results so far."""
+        return sum(model.rows for model in self.models.values())
+
+    @property
+    def failed(self) -> int:
+        """Results that are errors."""
+        return sum(model.failed for model in self.models.values())
+
+    @property
+    def cached(self) -> int:
+        """Results that needed no call of their own."""
+        return sum(model.cached for model in self.models.values())
+
+    @property
+    def cost_usd(self) -> Decimal:
+        """Amount billed so far in US dollars, as far as prices are known."""
+        return sum((model.cost_usd for model in self.models.values()), Decimal(0))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,7 +147,8 @@ class DistributedJob:
                 self.prompt,
                 options=(self.model, self.hub, options),
                 form=(self.keep, partition, True),
-                observe=(worker.stop, worker.count_results),
+                stop=worker.stop,
+                observer=worker,
             )
 
     def __dask_tokenize__(self) -> str:
@@ -148,16 +190,19 @@ class DistributedJob:
 
     def progress(self) -> JobProgress:
         """Return the state of the job over all its workers; needs a shared cache."""
-        lease = self._book({})
+        lease = self._book(Counter())
         if lease is None:
             return JobProgress()
-        rows, failed, cached, nano_usd, wait_ms, stop = lease.used
-        cost_usd = nano_to_usd(nano_usd)
-        return JobProgress(rows, failed, cached, cost_usd, wait_ms / 1000, lease.workers, stopping=stop > 0)
+        width, models = len(MODEL_COUNTERS), {}
+        for index, name in enumerate(self.model_names):
+            rows, failed, cached, nano_usd, *tokens = lease.used[index * width : (index + 1) * width]
+            models[name] = JobModelProgress(rows, failed, cached, nano_to_usd(nano_usd), *tokens)
+        wait_ms, stop = lease.used[len(models) * width :]
+        return JobProgress(models, wait_ms / 1000, lease.workers, stopping=stop > 0)
 
     def stop(self) -> None:
         """Let all workers send nothing more; they return what they have, and other rows as cancelled."""
-        if self._book({"stop": 1}) is None:
+        if self._book(Counter({("", "stop"): 1})) is None:
             raise invalid("job", "workers are told to stop through the cache; pass Hub(cache=RedisCache(...))")
 
     def with_workers(self, count: int) -> DistributedJob:
@@ -169,12 +214,25 @@ class DistributedJob:
         """The name of the job in the store."""
         return f"job {self.job_id}"
 
-    def totals(self, amounts: Mapping[str, int]) -> list[TotalBooking]:
-        """Return the bookings that add to the counters of the job."""
-        names = (*COUNTERS, "stop")
-        return [TotalBooking(f"{self.scope} {name}", amounts.get(name, 0), UNLIMITED) for name in names]
+    @property
+    def model_names(self) -> tuple[str, ...]:
+        """The models of the job, as requested."""
+        return (self.model,) if isinstance(self.model, str) else tuple(self.model)
 
-    def _book(self, amounts: Mapping[str, int]) -> Any:
+    @property
+    def counters(self) -> list[tuple[str, str]]:
+        """The counters of the job, by model; those of the whole job are of no model."""
+        of_models = [(model, name) for model in self.model_names for name in MODEL_COUNTERS]
+        return of_models + [("", name) for name in JOB_COUNTERS]
+
+    def totals(self, amounts: Mapping[tuple[str, str], int]) -> list[TotalBooking]:
+        """Return the bookings that add to the counters of the job."""
+        return [
+            TotalBooking(f"{self.scope} {model} {name}", amounts.get((model, name), 0), UNLIMITED)
+            for model, name in self.counters
+        ]
+
+    def _book(self, amounts: Mapping[tuple[str, str], int]) -> Any:
         """Add to the counters of the job, and return all of them; ``None`` without a store that has them."""
         store = self.hub.runtime.store
         if store is None or store.limiter is None:
@@ -203,13 +261,15 @@ class _Worker:
         self.budget: SharedBudget | None = None
         self.scope = job.scope
         self._job = job
-        self._counts: dict[str, int] = dict.fromkeys(COUNTERS, 0)
+        self._finished: Counter[tuple[str, str]] = Counter()
+        self._in_progress: dict[int, Counter[tuple[str, str]]] = {}
+        self._reported: Counter[tuple[str, str]] = Counter()
         self._lock = threading.Lock()
         self._ended = threading.Event()
         self._thread: threading.Thread | None = None
         self._shared = job.hub.runtime.shared_limits
         self._report_at = 0.0
-        self._workers = job.workers
+        self._first_in_progress = 0
         if job.budget is not None:
             self.budget = (
                 SharedBudget(job.budget)
@@ -244,15 +304,18 @@ class _Worker:
             self.on_lost(taken)
             self._report_at = time.monotonic() + REPORT_INTERVAL_S
             return
-        self._workers = lease.workers
         self._learn(lease.used)
-        self._report_at = time.monotonic() + min(self._workers * REPORT_INTERVAL_S, MAX_REPORT_INTERVAL_S)
+        self._report_at = time.monotonic() + min(lease.workers * REPORT_INTERVAL_S, MAX_REPORT_INTERVAL_S)
 
     def take(self) -> list[TotalBooking]:
         """Return the counts since the last report."""
         with self._lock:
-            counts, self._counts = self._counts, dict.fromkeys(COUNTERS, 0)
-        return self._job.totals(counts)
+            counts = Counter(self._finished)
+            for batch in self._in_progress.values():
+                counts.update(batch)
+            added = Counter({counter: counts[counter] - self._reported[counter] for counter in counts | self._reported})
+            self._reported = counts
+        return self._job.totals(added)
 
     def on_booked(self, used: tuple[int, ...]) -> None:
         """Check the totals of the job from a booking that has carried the counts."""
@@ -262,31 +325,53 @@ class _Worker:
     def on_lost(self, taken: list[TotalBooking]) -> None:
         """Restore what could not be added."""
         with self._lock:
-            for name, booking in zip(COUNTERS, taken, strict=False):
-                self._counts[name] += booking.amount
+            for counter, booking in zip(self._job.counters, taken, strict=True):
+                self._reported[counter] -= booking.amount
 
     def _learn(self, used: Sequence[int]) -> None:
-        if used[len(COUNTERS)] > 0 and not self.stop.requested:
+        if used[len(self._job.counters) - 1] > 0 and not self.stop.requested:
             self.stop.request()
 
-    def count_results(self, results: pa.Table) -> None:
+    def on_progress(self, first: int, progress: Progress) -> None:
+        """Count the results of a batch so far."""
+        counts: Counter[tuple[str, str]] = Counter()
+        for model in progress.models:
+            nano_usd = 0 if model.spent_usd is None else int(model.spent_usd * NANO_PER_USD)
+            amounts = (model.done, model.failed, model.cached, nano_usd, model.input_tokens, model.output_tokens)
+            counts.update({(model.model, name): count for name, count in zip(MODEL_COUNTERS, amounts, strict=True)})
+        if progress.limited_by not in {"", CONCURRENCY}:
+            counts["", "wait_ms"] = int(1000 * progress.elapsed_s)  # of one call at least
+        with self._lock:
+            if first >= self._first_in_progress:
+                self._in_progress[first] = counts
+
+    def on_results(self, first: int, results: pa.Table) -> None:
         """Count the results of a batch."""
+        import numpy as np  # noqa: PLC0415 - slow to import
         import pyarrow.compute as pc  # noqa: PLC0415 - imports Arrow
 
-        def total(name: str) -> Any:
-            return pc.sum(results.column(name)).as_py() or 0
-
-        failed = pc.sum(pc.is_valid(results.column("error_type"))).as_py() or 0
-        counts = {
-            "rows": len(results),
-            "failed": failed,
-            "cached": total("cache_hit"),
-            "nano_usd": int(Decimal(total("cost_usd")) * NANO_PER_USD),
-            "wait_ms": round(1000 * total("rate_wait_s")),
-        }
+        counts: Counter[tuple[str, str]] = Counter()
+        names = self._job.model_names
+        samples = (pc.max(results.column("sample")).as_py() or 0) + 1
+        # Rows by models by samples, in this order.
+        numbers = np.arange(len(results)) // samples % len(names)
+        for index, model in enumerate(names):
+            of_model = results if len(names) == 1 else results.filter(numbers == index)
+            called = of_model.filter(pc.invert(pc.fill_null(of_model.column("cache_hit"), fill_value=False)))
+            amounts = (
+                len(of_model),
+                len(of_model) - of_model.column("error_type").null_count,
+                len(of_model) - len(called),
+                int(Decimal(_total(of_model, "cost_usd")) * NANO_PER_USD),
+                _total(called, "input_tokens"),
+                _total(called, "output_tokens"),
+            )
+            counts.update({(model, name): amount for name, amount in zip(MODEL_COUNTERS, amounts, strict=True)})
+        counts["", "wait_ms"] = round(1000 * _total(results, "rate_wait_s"))
         with self._lock:
-            for name, count in counts.items():
-                self._counts[name] += count
+            self._finished.update(counts)
+            self._in_progress.pop(first, None)
+            self._first_in_progress = first + 1
 
     def close(self) -> None:
         """Report a last time, and give back what is left of the budget."""
@@ -298,6 +383,13 @@ class _Worker:
             self._shared.carried.remove(self)
         others = any(each.scope == self.scope for each in tuple(self._shared.carried))
         self._report(self.budget.unspent() if isinstance(self.budget, StoreBudget) else (), leaves=not others)
+
+
+def _total(results: pa.Table, name: str) -> Any:
+    """Return the sum of a column."""
+    import pyarrow.compute as pc  # noqa: PLC0415 - imports Arrow
+
+    return pc.sum(results.column(name)).as_py() or 0
 
 
 @shows_options(RowOptions)

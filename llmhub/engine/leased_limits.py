@@ -8,6 +8,8 @@ The same call books what the calls may cost of a budget that processes share, an
 
 If the store is lost, each worker falls back to its part of the limits, as many as there were workers, never to none. If
 the store was never reached, there are as many workers as the job said.
+
+The file is long because slots are booked, used and given back in the same state.
 """
 
 from __future__ import annotations
@@ -54,7 +56,7 @@ LEAD_S: Final = 0.05
 STALE_S: Final = 1.0
 """A slot that was not used for so long is given back, since many late slots used at once would be a burst."""
 FLUSH_S: Final = 0.5
-"""Time after which what was not used is given back, if no booking follows."""
+"""Time after which what was not used is given back, if no booking follows and no call uses it."""
 UNSCOPED: Final = frozenset({"session_token", "access_token", "signing_secret"})
 """Credentials that do not tell accounts apart."""
 REFUSED_PAUSE_S: Final = 1.0
@@ -314,8 +316,8 @@ class LeasedLimits:
 
     __slots__ = (
         "_asking", "_clock", "_events", "_flush", "_grants", "_lease_calls", "_limits", "_local", "_lost", "_pausing",
-        "_reached", "_recheck_at", "_scope", "_shared", "_unused", "_used_up", "_used_up_until", "_waiting",
-        "job_workers", "jobs", "workers",
+        "_reached", "_recheck_at", "_scope", "_second_began", "_shared", "_taken", "_taken_before", "_unused",
+        "_used_at", "_used_up", "_used_up_until", "_waiting", "_was_full", "job_workers", "jobs", "workers",
     )  # fmt: skip
 
     def __init__(
@@ -327,7 +329,7 @@ class LeasedLimits:
         clock: Callable[[], float],
         events: LeaseEvents,
     ) -> None:
-        self.jobs = self.job_workers = self.workers = 1
+        self.jobs, self.job_workers, self.workers = 1, shared.workers, shared.workers
         self._shared, self._scope, self._limits, self._waiting = shared, scope, limits, waiting
         self._clock, self._events = clock, events
         self._grants: deque[_Grant] = deque()
@@ -336,8 +338,9 @@ class LeasedLimits:
         self._pausing: asyncio.Task[None] | None = None
         self._flush: asyncio.TimerHandle | None = None
         self._local = memory_limiter(lambda: int(clock() * MICROSECONDS))
-        self._lost = self._reached = False
-        self._lease_calls = 0
+        self._lost = self._reached = self._was_full = False
+        self._lease_calls = self._taken = self._taken_before = 0
+        self._second_began = self._used_at = -inf
         self._used_up_until = self._recheck_at = -inf
         self._used_up = ""
 
@@ -368,6 +371,11 @@ class LeasedLimits:
 
     def take(self, cost: RateCost) -> None:
         """Use a slot of the present lease for a call that `wait` let pass."""
+        now = self._used_at = self._clock()
+        if now >= self._second_began + 1.0:
+            self._taken_before = self._taken if now < self._second_began + 2.0 else 0
+            self._second_began, self._taken = now, 0
+        self._taken += 1
         grant = self._grants[0]
         grant.calls -= 1
         for index, limit in enumerate(self._limits):
@@ -396,8 +404,8 @@ class LeasedLimits:
         if self._asking is not None:
             return
         if not self._waiting:
-            while self._grants:
-                self._give_back(self._grants.popleft())
+            if self._grants:
+                self._flush_later()  # calls may come that use them
             return
         if self._clock() < self._recheck_at:
             return
@@ -407,16 +415,26 @@ class LeasedLimits:
         # A worker with short leases must not hold two of them: it would get two shares.
         if granted < len(self._waiting) and granted <= min(lead, self._lease_calls // 2) and len(self._grants) <= 1:
             calls = self._next_calls(granted)
-            self._start(self._book(calls, reserved_for=list(islice(self._waiting, granted + len(calls)))))
+            earlier = list(islice(self._waiting, granted))
+            earlier += calls[-1:] * (granted - len(earlier))
+            self._start(self._book(calls, reserved_for=earlier + calls))
 
     def _next_calls(self, granted: int) -> list[Waiting]:
-        """Return the waiting calls that the next lease is for."""
-        # The first lease is for one call: its answer tells how many workers there are.
-        lease_us = lease_seconds(self.jobs, self.job_workers) * MICROSECONDS if self._lease_calls else 0.0
+        """Return the calls that the next lease is for: those that wait, and as many like the last of them as will.
+
+        Fewer calls wait at a time than a run sends in a second, so a lease may be for twice as many as it sent in one.
+        """
+        # The first lease is for one call, unless it is known how many workers there are: its answer tells.
+        is_known = self._lease_calls or self.job_workers > 1
+        lease_us = lease_seconds(self.jobs, self.job_workers) * MICROSECONDS if is_known else 0.0
         parts = LEASES_PER_WINDOW * self.workers
         booked = [0.0] * len(self._limits)
+        waiting = list(islice(self._waiting, granted, None))
         calls: list[Waiting] = []
-        for waiter in islice(self._waiting, granted, None):
+        # Where enough have waited for whole leases, fewer mean that the run comes to its end.
+        more = 0 if self._was_full else 2 * max(self._taken, self._taken_before) - len(waiting)
+        self._was_full = False
+        for waiter in waiting + waiting[-1:] * more:
             is_full = False
             for index, limit in enumerate(self._limits):
                 booked[index] += waiter.cost[limit.dimension]
@@ -426,6 +444,7 @@ class LeasedLimits:
                     else booked[index] * limit.interval_us > lease_us + 1
                 )
             if calls and (is_full or not lease_us):
+                self._was_full = bool(lease_us) and len(calls) < len(waiting)
                 break
             calls.append(waiter)
         return calls
@@ -572,9 +591,16 @@ class LeasedLimits:
             self._flush = asyncio.get_running_loop().call_later(FLUSH_S, self._flush_now)
 
     def _flush_now(self) -> None:
-        """Return unused amounts to the limits, unless a booking has done so."""
+        """Return unused amounts to the limits, unless a booking has done so, and leases that no call has used."""
         self._flush = None
-        if self._unused and self._asking is None and not self._waiting:
+        if self._waiting or self._asking is not None:
+            return
+        if self._clock() < self._used_at + FLUSH_S - EPSILON:
+            self._flush_later()
+            return
+        while self._grants:
+            self._give_back(self._grants.popleft())
+        if self._unused:
             self._start(self._book(()))
 
 

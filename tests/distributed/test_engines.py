@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
+import time
 import warnings
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +26,16 @@ pytestmark = [pytest.mark.distributed, pytest.mark.timeout(300), pytest.mark.fil
 
 MODEL = "openai/gpt-4o-mini"
 WORKERS = 4
-CONCURRENCY = 8
+CONCURRENCY = 16
+RPM = 9000
+VARYING = {
+    "id", "row", "latency_s", "ttft_s", "queue_s", "rate_wait_s", "total_s", "started_at", "request_id", "cost_usd",
+    "attempts", "cache_hit", "request_key", "tool_calls", "dropped_params",
+}  # fmt: skip
 FOLDER = Path(__file__).parent / "workers"
+sys.path.insert(0, str(FOLDER))  # workers inherit it
+
+from failing_middleware import FailOnce, KillOnce  # type: ignore[import-not-found]  # noqa: E402
 
 
 class Engine:
@@ -39,6 +51,14 @@ class Engine:
         os.environ["PYSPARK_PYTHON"] = sys.executable
         builder = SparkSession.builder.master(f"local[{WORKERS},4]").config("spark.ui.enabled", "false")
         session = builder.config("spark.python.worker.reuse", "true").getOrCreate()
+        stack.callback(session.stop)
+        return session
+
+    def _start_connect(self, stack: ExitStack) -> Any:
+        from pyspark.sql import SparkSession  # noqa: PLC0415
+
+        os.environ["PYSPARK_PYTHON"] = sys.executable
+        session = SparkSession.builder.remote(f"local[{WORKERS}]").getOrCreate()  # starts a server
         stack.callback(session.stop)
         return session
 
@@ -64,7 +84,7 @@ class Engine:
     def apply(self, rows: pa.Table, job: distributed.DistributedJob) -> Any:
         """Return a lazy frame of the results."""
         match self.name:
-            case "spark":
+            case "spark" | "connect":
                 frame = self.session.createDataFrame(rows.to_pandas()).repartition(WORKERS)
                 return distributed.spark(frame, job)
             case "ray":
@@ -80,15 +100,27 @@ class Engine:
     def collect(self, frame: Any) -> dict[str, list[Any]]:
         """Compute a frame; return its columns, in the order of ``id``."""
         match self.name:
-            case "spark":
+            case "spark" | "connect":
                 table = frame.toArrow()
             case "ray":
                 table = pa.Table.from_pandas(frame.to_pandas())
             case "dask":
-                table = pa.Table.from_pandas(frame.compute(), preserve_index=False)
+                table = pa.Table.from_pandas(frame.compute(retries=2), preserve_index=False)
             case _:
                 table = frame.to_arrow()
         return table.sort_by("id").to_pydict()  # type: ignore[no-any-return]
+
+    def fail_once_after(self, frame: Any, marker: Path) -> Any:
+        """Return a frame whose first task fails once its rows were answered, and is run again by the engine."""
+        fail = FailOnce(str(marker))
+        match self.name:
+            case "spark" | "connect":
+                return frame.mapInArrow(fail.on_batches, frame.schema)
+            case "ray":
+                remote = {"max_retries": 3, "retry_exceptions": True}
+                return frame.map_batches(fail.on_table, batch_format="pyarrow", **remote)
+            case _:
+                return frame.map_partitions(fail.on_table, meta=frame._meta)
 
     def count(self, frame: Any) -> int:
         """Count the rows of a frame, which evaluates it again."""
@@ -109,15 +141,23 @@ def engine(request: pytest.FixtureRequest) -> Iterator[Engine]:
 
 
 @pytest.fixture
-def make_hub(tmp_path: Path) -> Iterator[Callable[..., llmhub.Hub]]:
+def make_hub(own_redis: Any) -> Iterator[Callable[..., llmhub.Hub]]:
     with ExitStack() as stack:
 
         def make(simulator: SimulatorThread, **options: Any) -> llmhub.Hub:
-            cache = llmhub.DiskCache(tmp_path / "shared.db")
+            cache = llmhub.RedisCache(own_redis.url, timeout_s=1.0)
             options = {"concurrency": CONCURRENCY, "settings": Settings(), "cache": cache, **options}
             return stack.enter_context(llmhub.Hub(simulator=simulator.url, **options))
 
         yield make
+
+
+def count_bookings(url: str) -> int:
+    """Return how often the limiter's script has run on a server: it alone asks for the time."""
+    from redis import Redis  # noqa: PLC0415 - an extra
+
+    with Redis.from_url(url) as client:
+        return int(client.info("commandstats").get("cmdstat_time", {"calls": 0})["calls"])
 
 
 def rows(count: int, unique: int | None = None) -> pa.Table:
@@ -125,43 +165,101 @@ def rows(count: int, unique: int | None = None) -> pa.Table:
     return pa.table({"id": list(range(count)), "text": texts})
 
 
+def plain(values: list[Any]) -> list[Any]:
+    """Return values as engines have them: decimals are floating-point numbers."""
+    return [float(value) if isinstance(value, Decimal) else value for value in values]
+
+
 def make_job(hub: llmhub.Hub, **options: Any) -> distributed.DistributedJob:
     return distributed.job("{text}", model=MODEL, hub=hub, keep=["id"], **options)
 
 
-def test_rows_are_those_of_one_process_under_one_limit_and_paid_once(engine: Engine, make_hub: Any) -> None:
-    settings = Simulator(seed=7, latency=Latency(0.05), limit=SimLimit(rpm=6000, burst_s=2.5))
+def test_rows_are_those_of_one_process_under_one_limit_and_paid_once(
+    engine: Engine, make_hub: Any, own_redis: Any
+) -> None:
+    settings = Simulator(seed=7, latency=Latency(0.05), limit=SimLimit(rpm=RPM, burst_s=2.5))
+    table = rows(2000, 1800)
     with serving(settings) as simulator:
-        hub = make_hub(simulator, limits={"openai": llmhub.Limit(rpm=6000)})
+        hub = make_hub(simulator, limits={"openai": llmhub.Limit(rpm=RPM)})
         job = make_job(hub)
-        frame = engine.apply(rows(400, 300), job)
+        frame = engine.apply(table, job)
         done = engine.collect(frame)
-        assert simulator.counts()["requests"] == 300  # one for each different prompt, none refused
-        alone = llmhub.complete_table(rows(400, 300), "{text}", model=MODEL, hub=hub, progress=False).to_pydict()
-        assert done["id"] == list(range(400))
-        for name in ("response", "status", "model", "output_tokens", "finish_reason", "served_model"):
-            assert done[name] == alone[name], name
-        assert len(set(done["row"])) == 400
-        assert sum(done["attempts"]) == 300
+        bookings = count_bookings(own_redis.url)
+        assert simulator.counts()["by_status"] == {"200": 1800}  # one for each different prompt, none refused
+        alone = llmhub.complete_table(table, "{text}", model=MODEL, hub=hub, progress=False).to_pydict()
+        assert done["id"] == list(range(2000))
+        for name in set(alone) & set(done) - VARYING:
+            assert done[name] == plain(alone[name]), name
+        assert len(set(done["row"])) == 2000
+        assert sum(done["attempts"]) == 1800
+        sent = [started for started, attempts in zip(done["started_at"], done["attempts"], strict=True) if attempts]
+        sending_s = (max(sent) - min(sent)).total_seconds()
+        # Benchmarks measure 0.99; limits that are not shared reach between 0.4 and 0.75.
+        assert 1800 / sending_s >= 0.8 * RPM / 60
+        assert bookings <= 1.2 * sending_s + 3 * WORKERS  # one a second, and when a worker begins and ends
         # Every action evaluates the frame again, and the cache answers it.
-        assert engine.count(frame) == 400
-        assert engine.count(frame) == 400
-        assert simulator.counts()["requests"] == 300
-        assert job.progress().rows >= 400
+        assert engine.count(frame) == 2000
+        assert engine.count(frame) == 2000
+        assert simulator.counts()["requests"] == 1800
+        progress = job.progress()
+        assert progress.rows >= 4000
+        assert progress.models[MODEL].input_tokens == sum(
+            tokens for tokens, hit in zip(done["input_tokens"], done["cache_hit"], strict=True) if not hit
+        )
 
 
-def test_a_worker_that_dies_costs_what_it_had_on_the_wire(engine: Engine, make_hub: Any, tmp_path: Path) -> None:
-    if engine.name == "daft":
-        return  # its functions run in this process
-    from failing_middleware import KillOnce  # type: ignore[import-not-found]  # noqa: PLC0415 - on the workers' path
-
+def test_tasks_that_run_twice_or_die_pay_once(engine: Engine, make_hub: Any, tmp_path: Path) -> None:
+    """At once: a worker that is killed in mid-call, a task that fails once it is answered, and the same rows again."""
+    if engine.name in {"daft", "connect"}:
+        return  # Daft's functions run in this process; the tasks of Spark Connect are those of Spark
     with serving(Simulator(seed=7, latency=Latency(0.05))) as simulator:
         hub = make_hub(simulator, middleware=(KillOnce(str(tmp_path / "killed"), "number 77"),))
-        done = engine.collect(engine.apply(rows(200), make_job(hub)))
+        frames = [engine.apply(rows(200), make_job(hub)) for _ in range(2)]
+        frames[1] = engine.fail_once_after(frames[1], tmp_path / "failed")
+        with ThreadPoolExecutor(2) as threads:
+            results = list(threads.map(engine.collect, frames))
         assert (tmp_path / "killed").exists()
-        assert done["id"] == list(range(200))
-        assert set(done["status"]) == {"ok"}
+        assert (tmp_path / "failed").exists()
+        for done in results:
+            assert done["id"] == list(range(200))
+            assert set(done["status"]) == {"ok"}
         assert 200 <= simulator.counts()["requests"] <= 200 + CONCURRENCY
+
+
+def test_workers_go_on_under_their_part_of_the_limit_while_the_store_is_stopped(
+    engine: Engine, make_hub: Any, own_redis: Any
+) -> None:
+    if engine.name == "connect":
+        return
+    settings = Simulator(seed=7, latency=Latency(0.05), limit=SimLimit(rpm=RPM, burst_s=2.5))
+    with serving(settings) as simulator:
+        hub = make_hub(simulator, limits={"openai": llmhub.Limit(rpm=RPM)})
+
+        def stop_for_some_time() -> None:
+            while simulator.counts()["requests"] < 100:
+                time.sleep(0.02)
+            own_redis.process.send_signal(signal.SIGSTOP)
+            try:
+                before = simulator.counts()["requests"]
+                deadline = time.monotonic() + 30.0
+                while simulator.counts()["requests"] < before + 150 and time.monotonic() < deadline:
+                    time.sleep(0.02)
+            finally:
+                own_redis.process.send_signal(signal.SIGCONT)
+
+        with ThreadPoolExecutor(1) as thread:
+            stopping = thread.submit(stop_for_some_time)
+            done = engine.collect(engine.apply(rows(600), make_job(hub)))
+            stopping.result()
+        assert done["id"] == list(range(600))
+        assert set(done["status"]) == {"ok"}
+        counts = simulator.counts()
+        assert counts["by_status"].get("429", 0) == 0
+        assert counts["requests"] == 600
+        # What was answered meanwhile is in the store once it is back.
+        again = engine.collect(engine.apply(rows(600), make_job(hub)))
+        assert again["response"] == done["response"]
+        assert simulator.counts()["requests"] <= 600 + WORKERS * CONCURRENCY
 
 
 def test_a_frame_that_cannot_work_is_refused_before_anything_is_sent(engine: Engine, make_hub: Any) -> None:
@@ -176,8 +274,8 @@ def test_a_frame_that_cannot_work_is_refused_before_anything_is_sent(engine: Eng
 
 
 def test_a_frame_of_this_process_is_completed_by_an_engine(engine: Engine, make_hub: Any) -> None:
-    if engine.name == "daft":
-        return  # it has no workers of its own
+    if engine.name in {"daft", "connect"}:
+        return  # they are no names of an engine
     with serving(Simulator(seed=7)) as simulator:
         hub = make_hub(simulator)
         options: Any = {"model": MODEL, "hub": hub, "progress": False}
@@ -193,9 +291,9 @@ def test_slices_of_one_table_are_told_apart(engine: Engine, make_hub: Any) -> No
     if engine.name != "dask":
         return
     with serving(Simulator(seed=7)) as simulator:
-        table = distributed.dask(engine.session, make_job(make_hub(simulator)), rows(9000))
-        assert simulator.counts()["requests"] == 9000
-        assert table.column("id").to_pylist() == list(range(9000))
+        table = distributed.dask(engine.session, make_job(make_hub(simulator)), rows(4500))
+        assert simulator.counts()["requests"] == 4500
+        assert table.column("id").to_pylist() == list(range(4500))
 
 
 def test_results_can_be_shuffled(engine: Engine, make_hub: Any) -> None:

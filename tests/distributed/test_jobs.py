@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import signal
 from collections.abc import Iterator
 from decimal import Decimal
 from pathlib import Path
@@ -15,7 +16,7 @@ import pytest
 import llmhub
 from llmhub import distributed
 from llmhub.config import Settings
-from llmhub.sim import SimulatorThread
+from llmhub.sim import Latency, Simulator, SimulatorThread, serving
 
 MODEL = "openai/gpt-4o-mini"
 ROWS = pa.table({"id": [f"id {n}" for n in range(24)], "text": [f"number {n % 20}" for n in range(24)]})
@@ -165,6 +166,44 @@ def test_an_engine_completes_a_frame_as_this_process_does(hub: llmhub.Hub, simul
     ]
     with pytest.raises(llmhub.BadRequestError, match=r"'flink' is not one of ray, spark"):
         llmhub.complete_table(frame, "x", hub=hub, engine="flink", **options)
+
+
+def run_on_threads(hub: llmhub.Hub, rows: int, progress: Any, model: Any = MODEL) -> pa.Table:
+    frame = pa.table({"text": [f"row {n} of {rows}" for n in range(rows)]})
+    with joblib.parallel_config(backend="threading", n_jobs=2):
+        return llmhub.complete_table(frame, "{text}", model=model, hub=hub, engine="joblib", progress=progress)
+
+
+def test_the_progress_of_all_workers_is_shown_with_what_they_spend(hub: llmhub.Hub) -> None:
+    models = [MODEL, "anthropic/claude-haiku-4-5"]
+    before = run_on_threads(hub, 12, False, MODEL)
+    states: list[Any] = []
+    table = run_on_threads(hub, 12, states.append, models)
+    last = states[-1]
+    assert last.finished
+    assert (last.total, last.done, last.failed) == (24, 24, 0)
+    assert [model.done for model in last.models] == [12, 12]
+    assert [model.cached for model in last.models] == [12, 0]
+    spent = [sum(cost for cost in part.column("cost_usd").to_pylist()) for part in (before, table)]
+    assert last.models[1].spent_usd == spent[1] > 0
+    assert last.models[1].input_tokens > 0
+
+
+def test_the_first_interrupt_lets_all_workers_end_what_they_have_sent(tmp_path: Path) -> None:
+    def interrupt_once(progress: Any) -> None:
+        if progress.done and not interrupted:
+            interrupted.append(progress)
+            signal.raise_signal(signal.SIGINT)
+
+    interrupted: list[Any] = []
+    with serving(Simulator(seed=7, latency=Latency(0.1))) as simulator:
+        cache = llmhub.DiskCache(tmp_path / "b.db")
+        with llmhub.Hub(simulator=simulator.url, settings=Settings(), cache=cache, concurrency=8) as hub:
+            table = run_on_threads(hub, 600, interrupt_once)
+            statuses = table.column("status").to_pylist()
+            assert interrupted
+            assert set(statuses) == {"ok", "cancelled"}
+            assert statuses.count("ok") == simulator.counts()["requests"]
 
 
 def test_missing_engines_name_their_extra(monkeypatch: pytest.MonkeyPatch, hub: llmhub.Hub) -> None:
