@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from llmhub.server.key_access import KeyAccess
 
 POOL: Final = "jupyterhub"
+USER_PREFIX: Final = "jupyterhub:"
+"""Before the names of users in ids of keys."""
 HTTP_OK: Final = 200
 HTTP_SERVER_ERRORS: Final = 500
 MAX_KNOWN_TOKENS: Final = 10_000
@@ -157,10 +159,11 @@ class JupyterHubUsers:
             user = msgspec.json.decode(received.body, type=HubUser)
         except msgspec.DecodeError:
             return Failure(Overloaded(message=UNREACHABLE, retry_after_s=RETRY_AFTER_S))
-        return team_of(user, self._settings).map(lambda team: self._caller(user, team))
+        return team_of(user, self._settings).map(lambda team: self.caller(f"{USER_PREFIX}{user.name}", team))
 
-    def _caller(self, user: HubUser, team: str) -> Caller:
-        key = (f"jupyterhub:{user.name}", team)
+    def caller(self, key_id: str, team: str) -> Caller:
+        """Return a user as a caller, within the limits of the settings."""
+        key = (key_id, team)
         caller = self._callers.get(key)
         if caller is None:
             settings = self._settings

@@ -23,7 +23,7 @@ from llmhub.engine.spending import Budgets
 from llmhub.security.request_signing import SignatureInput, SignedParts, parse_signature_input, verify_request
 from llmhub.server.access import SCOPES, Access, Caller, OpenAccess, is_loopback
 from llmhub.server.access_settings import AccessSettings, TeamSettings, open_access_store
-from llmhub.server.jupyterhub_access import JupyterHubUsers
+from llmhub.server.jupyterhub_access import USER_PREFIX, JupyterHubUsers
 from llmhub.server.virtual_keys import (
     KEY_ID,
     PREFIX,
@@ -265,10 +265,15 @@ class KeyAccess:
             refusal = AuthFailed(message=f"requests of the key {key_id} must be signed; the key itself is not accepted")
         return Success(known.caller) if refusal is None else Failure(refusal)
 
-    async def find_caller(self, key_id: str) -> Result[Caller, LLMError]:
-        """Return the caller of a key by its id, for work that outlives the request that began it."""
+    async def find_caller(self, key_id: str, team: str = "") -> Result[Caller, LLMError]:
+        """Return the caller of a key by its id, for work that outlives the request that began it.
+
+        A user of a JupyterHub is still in the ``team`` that the hub told then.
+        """
         if key_id == ADMIN_ID:
             return Success(self._admin)
+        if key_id.startswith(USER_PREFIX) and self._hub_users is not None and team:
+            return Success(self._hub_users.caller(key_id, team))
         try:
             known = await self._read(key_id)
         except StoreError:

@@ -197,7 +197,7 @@ class Runs:
         """Return the caller of a run, as the access to the service knows it now."""
         find = getattr(self.service.access, "find_caller", None)
         if find is not None:
-            found = await find(stored["key_id"])
+            found = await find(stored["key_id"], stored["team"])
             if not is_successful(found):
                 raise to_exception(found.failure())
             caller: Caller = found.unwrap()

@@ -22,6 +22,7 @@ from aiohttp import BodyPartReader, web
 from llmhub.core.errors import BadRequestError, InvalidRequest, invalid, to_exception
 from llmhub.engine.event_loop import run_in_thread
 from llmhub.server.app import SLOWEST_BYTES_PER_S
+from llmhub.server.key_access import SIGNATURE_HEADER
 from llmhub.server.service import Service
 from llmhub.server.table_request import (
     ARROW_FILE,
@@ -76,18 +77,36 @@ async def receive(service: Service, request: web.Request, folder: Path | None, m
             try:
                 if (request.content_length or 0) > max_bytes + MAX_REQUEST_BYTES:
                     raise to_exception(_too_large(max_bytes))
+                if request.content_type == MULTIPART and SIGNATURE_HEADER in request.headers:
+                    message = "is no form in a signed request; send the table alone, with the request in the query"
+                    raise to_exception(InvalidRequest(path="content-type", message=message, status=415))
                 if request.content_type == MULTIPART:
                     given, media_type = await _read_form(request, body)
                 else:
                     media_type = request.content_type
                     query = {key: request.query.getall(key) for key in request.query}
                     given = request_from_query(query)
-                    await body.write(request.content.readany)
+                    await body.write(_reader(request))
             except TimeoutError:
                 raise to_exception(InvalidRequest(message="the body did not arrive in time", status=408)) from None
         yield Upload(given, path, media_type or _sniff(path), max_bytes)
     finally:
         await asyncio.shield(run_in_thread(lambda: path.unlink(missing_ok=True)))
+
+
+def _reader(request: web.Request) -> Callable[[], Awaitable[bytes]]:
+    """Return a function that returns the body piece by piece; that of a signed request was read to verify it."""
+    if not request.content.at_eof():
+        return request.content.readany
+    is_returned = False
+
+    async def read() -> bytes:
+        nonlocal is_returned
+        body = b"" if is_returned else await request.read()
+        is_returned = True
+        return body
+
+    return read
 
 
 class _Body:

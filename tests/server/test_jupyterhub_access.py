@@ -89,6 +89,12 @@ class TestHub:
         assert len(hub.requests) == (2 if error == "Overloaded" else 1)
         submit(users.close()).result(20)
 
+    def test_a_run_goes_on_for_its_user_after_a_restart(self, tmp_path: Path) -> None:
+        settings = AccessSettings(keys=True, jupyterhub=JupyterHubSettings(url="http://127.0.0.1:9/hub/api"))
+        access = KeyAccess(settings, open_sqlite_access(tmp_path / "keys.db"))
+        caller = submit(access.find_caller("jupyterhub:ada", "students")).result(20).unwrap()
+        assert (caller.key_id, caller.team, "admin" in caller.scopes) == ("jupyterhub:ada", "students", False)
+
     def test_a_hub_that_is_gone(self, serving: Callable[..., RunningService], tmp_path: Path) -> None:
         settings = AccessSettings(keys=True, jupyterhub=JupyterHubSettings(url="http://127.0.0.1:9/hub/api"))
         url = serving(access=KeyAccess(settings, open_sqlite_access(tmp_path / "keys.db"))).url

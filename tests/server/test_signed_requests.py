@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import http.client
 import time
 from collections.abc import Callable
 from typing import Any
 from urllib.parse import urlsplit
 
+import pyarrow as pa
 import pytest
 
 import llmhub
@@ -80,6 +82,26 @@ class TestSignedRequests:
             assert (status, message in reply["error"]["message"]) == (401, True), reply
         # None of them has used up the nonce.
         assert fetch(url, PATH, BODY, headers=signed_headers(url, made, BODY))[0] == 200
+
+    def test_a_table_can_be_signed(self, keys: Keys) -> None:
+        url, made = keys.serve(signing_secret=MASTER).url, keys.create()
+        table = pa.table({"text": ["one", "two", "three"]})
+        sink = pa.BufferOutputStream()
+        with pa.ipc.new_stream(sink, table.schema) as writer:
+            writer.write_table(table)
+        body, path = sink.getvalue().to_pybytes(), "/v1/tables?model=openai/gpt-4o-mini&prompt=Say%20%7Btext%7D"
+        kind = {"content-type": "application/vnd.apache.arrow.stream"}
+        parts = SignedParts("POST", url + path, {}, body)
+        headers = sign_request(parts, key_id=made.key.id, secret=secret_of(made), now=time.time(), nonce="t")
+        connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=20)
+        connection.request("POST", path, body, {**kind, **headers})
+        reply = connection.getresponse()
+        assert pa.ipc.open_stream(reply.read()).read_all().num_rows == 3
+        connection.close()
+        status, _, refused = fetch(
+            url, path, body, headers={**headers, "content-type": "multipart/form-data; boundary=x", "x": "1"}
+        )
+        assert (status, "received before" in str(refused)) == (401, True)
 
     def test_rotation_and_revocation_hold_for_signatures(self, keys: Keys) -> None:
         url, made = keys.serve(signing_secret=MASTER).url, keys.create()
