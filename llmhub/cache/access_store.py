@@ -5,7 +5,7 @@
   maximum cost of a call is made in several accounts in one step, and settled by the actual cost, exactly.
 - Reservations belong to an owner, a process. Those of a process that has died are settled at their maximum by another,
   since the provider may have charged for them. If it comes back after all, its settlements correct that.
-- All operations of `AccessStore.apply` may be repeated after an error whose cause is unknown: each counts once.
+- Operations may be repeated after an error, when it is unknown whether they were performed: each counts once.
 """
 
 from __future__ import annotations
@@ -140,6 +140,9 @@ class AccessStore:
         Returns all records of keys.
     apply
         ``apply(owner, operations)`` performs operations in their order, and returns their results.
+    try_apply
+        The same for a few operations on an event loop; returns ``None`` if the store is locked. ``None`` if the store
+        is too slow for that.
     expire
         ``expire(owner)`` settles the reservations of dead owners, and reports ``owner`` alive.
     replicas
@@ -160,6 +163,7 @@ class AccessStore:
     replicas: Callable[[], int]
     balances: Callable[[str], list[AccountBalance]]
     close: Callable[[], None]
+    try_apply: Callable[[bytes, Sequence[Operation]], list[object] | None] | None = None
     is_shared: bool = False
 
 

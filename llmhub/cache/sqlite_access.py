@@ -20,7 +20,6 @@ import msgspec
 from llmhub.cache.access_store import (
     ALLOW,
     OWNER_TTL_S,
-    TOMBSTONE_S,
     AccessStore,
     AccountBalance,
     Admit,
@@ -58,7 +57,8 @@ CREATE TABLE IF NOT EXISTS reservations (
 CREATE INDEX IF NOT EXISTS reservations_of_owner ON reservations (owner);
 CREATE TABLE IF NOT EXISTS owners (owner BLOB PRIMARY KEY, alive_until REAL NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS rates (name TEXT PRIMARY KEY, booked_until INTEGER NOT NULL) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS marks (mark TEXT PRIMARY KEY, expires_at REAL NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS nonces (nonce TEXT PRIMARY KEY, expires_at REAL NOT NULL) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS nonces_by_time ON nonces (expires_at);
 PRAGMA application_id = {APPLICATION_ID};
 COMMIT;
 """
@@ -66,7 +66,8 @@ _ADD: Final = """
 INSERT INTO accounts (name, spent, reserved) VALUES (?, ?, ?)
 ON CONFLICT (name) DO UPDATE SET spent = spent + excluded.spent, reserved = reserved + excluded.reserved
 """
-_MARK: Final = "INSERT INTO marks (mark, expires_at) VALUES (?, ?) ON CONFLICT DO NOTHING"
+_USE_NONCE: Final = "INSERT INTO nonces (nonce, expires_at) VALUES (?, ?) ON CONFLICT DO NOTHING"
+_FORGET_NONCES: Final = "DELETE FROM nonces WHERE expires_at <= ?"
 
 
 def open_sqlite_access(path: Path, clock: Callable[[], float] = time.time) -> AccessStore:
@@ -90,6 +91,7 @@ def open_sqlite_access(path: Path, clock: Callable[[], float] = time.time) -> Ac
         replace=file.replace,
         scan=file.scan,
         apply=file.apply,
+        try_apply=file.try_apply,
         expire=file.expire,
         replicas=file.replicas,
         balances=file.balances,
@@ -106,9 +108,17 @@ class _AccessFile:
         self._connection = sqlite3.connect(path, timeout=BUSY_S, check_same_thread=False, isolation_level=None)
         try:
             self._set_up()
+            self._nonblocking = self._open_nonblocking()
         except BaseException:
             self._connection.close()
             raise
+
+    def _open_nonblocking(self) -> sqlite3.Connection:
+        """Return a connection that waits for no lock, and leaves checkpoints to the other one."""
+        connection = sqlite3.connect(self._path, timeout=0.0, check_same_thread=False, isolation_level=None)
+        connection.execute("PRAGMA synchronous = NORMAL")
+        connection.execute("PRAGMA wal_autocheckpoint = 0")
+        return connection
 
     def _set_up(self) -> None:
         (found,) = self._connection.execute("PRAGMA application_id").fetchone()
@@ -138,18 +148,13 @@ class _AccessFile:
     def _transaction(self) -> Iterator[sqlite3.Connection]:
         with self._lock:
             try:
-                self._connection.execute("BEGIN IMMEDIATE")
-                try:
+                with _immediate(self._connection):
                     yield self._connection
-                except BaseException:
-                    self._connection.execute("ROLLBACK")
-                    raise
-                self._connection.execute("COMMIT")
             except sqlite3.Error as error:
                 raise StoreError(f"{self._path}: {error}") from error
 
     def close(self) -> None:
-        with self._lock, closing(self._connection):
+        with self._lock, closing(self._connection), closing(self._nonblocking):
             pass
 
     # Keys
@@ -185,22 +190,33 @@ class _AccessFile:
             self._report_alive(connection, owner, now)
             return [self._perform(connection, owner, operation, now) for operation in operations]
 
+    def try_apply(self, owner: bytes, operations: Sequence[Operation]) -> list[object] | None:
+        if not self._lock.acquire(blocking=False):
+            return None
+        try:
+            with _immediate(self._nonblocking) as connection:
+                now = self._clock()
+                return [self._perform(connection, owner, operation, now) for operation in operations]
+        except sqlite3.Error:  # locked by another process; anything else is found out in a thread
+            return None
+        finally:
+            self._lock.release()
+
     def _perform(self, connection: sqlite3.Connection, owner: bytes, operation: Operation, now: float) -> object:
         match operation:
             case Reserve():
                 return _reserve(connection, owner, operation)
             case Settle(reservation, cost):
                 _settle(connection, reservation, cost, now)
-            case Enter(reservation, accounts, cost):
-                if connection.execute(_MARK, (f"entered:{reservation}", now + TOMBSTONE_S)).rowcount:
-                    connection.executemany(_ADD, [(name, cost, 0) for name in accounts])
+            case Enter(_, accounts, cost):  # after an error, nothing of a transaction was entered
+                connection.executemany(_ADD, [(name, cost, 0) for name in accounts])
             case Admit(rates):
                 return _admit(connection, rates, int(now * 1e6))
             case Charge(rates):
                 _book(connection, rates, int(now * 1e6))
             case UseNonce(nonce, ttl_s):
-                connection.execute("DELETE FROM marks WHERE expires_at <= ?", (now,))
-                return connection.execute(_MARK, (f"nonce:{nonce}", now + ttl_s)).rowcount == 1
+                connection.execute(_FORGET_NONCES, (now,))
+                return connection.execute(_USE_NONCE, (nonce, now + ttl_s)).rowcount == 1
         return None
 
     def _report_alive(self, connection: sqlite3.Connection, owner: bytes, now: float) -> None:
@@ -216,7 +232,7 @@ class _AccessFile:
         with self._transaction() as connection:
             now = self._clock()
             self._report_alive(connection, owner, now)
-            connection.execute("DELETE FROM marks WHERE expires_at <= ?", (now,))
+            connection.execute(_FORGET_NONCES, (now,))
             owners = connection.execute("SELECT owner, alive_until FROM owners").fetchall()
             dead = [found for found, alive_until in owners if alive_until <= now or is_dead(found)]
             count = total = 0
@@ -231,6 +247,19 @@ class _AccessFile:
                 if is_dead(found):  # it will settle nothing any more
                     connection.execute("DELETE FROM reservations WHERE owner = ?", (found,))
         return Expired(count, total)
+
+
+@contextmanager
+def _immediate(connection: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
+    """Begin a transaction that writes, and commit it, or roll it back after an exception."""
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        yield connection
+        connection.execute("COMMIT")
+    except BaseException:
+        with suppress(sqlite3.Error):
+            connection.execute("ROLLBACK")
+        raise
 
 
 def _balance(connection: sqlite3.Connection, name: str) -> AccountBalance:

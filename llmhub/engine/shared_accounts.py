@@ -48,6 +48,10 @@ from llmhub.engine.event_loop import run_in_thread
 from llmhub.engine.spending import SharedBudget, budget_error
 
 LOGGER: Final = logging.getLogger("llmhub.server")
+MAX_INLINE: Final = 8
+"""Operations that are performed on the event loop."""
+GATHER_S: Final = 0.01
+"""Time for which what no call waits for is gathered."""
 MAX_BATCH: Final = 256
 """Operations in one round trip."""
 HEARTBEAT_S: Final = 5.0
@@ -140,6 +144,7 @@ class SharedAccounts:
         self._call_store = call_store
         self._queue: deque[tuple[Operation, asyncio.Future[Any] | None]] = deque()
         self._worker: asyncio.Task[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
         self._heart: asyncio.Task[None] | None = None
         self._settlement: asyncio.Future[None] | None = None
         self._names = (f"{secrets.token_hex(8)}-{number}" for number in count())
@@ -195,9 +200,12 @@ class SharedAccounts:
         return await result
 
     def post(self, operation: Settle | Enter | Charge) -> None:
-        """Perform an operation in the background, once the store can be reached."""
+        """Perform an operation in the background, with the next one or soon, once the store can be reached."""
         self._queue.append((operation, None))
-        self._start()
+        if len(self._queue) >= MAX_INLINE or (self._settlement is not None and not self._settlement.done()):
+            self._start()
+        elif self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(GATHER_S, self._start)
 
     def next_settlement(self) -> asyncio.Future[None]:
         """Return a future that ends when this process has settled a reservation."""
@@ -206,6 +214,9 @@ class SharedAccounts:
         return self._settlement
 
     def _start(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
         if self._worker is None and self._queue:
             self._worker = asyncio.get_running_loop().create_task(self._work())
 
@@ -214,7 +225,9 @@ class SharedAccounts:
             while self._queue:
                 batch = [self._queue.popleft() for _ in range(min(MAX_BATCH, len(self._queue)))]
                 try:
-                    results = await self._call_store(self.store.apply, self.owner, [each for each, _ in batch])
+                    results = self._try_apply(batch)
+                    if results is None:
+                        results = await self._call_store(self.store.apply, self.owner, [each for each, _ in batch])
                 except Exception as error:  # noqa: BLE001 - whatever a store raises, the budgets hold
                     self._set_error(as_store_error(error))
                     self._fail(batch, as_store_error(error))
@@ -229,6 +242,12 @@ class SharedAccounts:
                     self._settlement = None
         finally:
             self._worker = None
+
+    def _try_apply(self, batch: Sequence[tuple[Operation, asyncio.Future[Any] | None]]) -> list[object] | None:
+        """Perform a few operations here if the store can do that at once: a thread costs several times as much."""
+        if self.store.try_apply is None or len(batch) > MAX_INLINE:
+            return None
+        return self.store.try_apply(self.owner, [operation for operation, _ in batch])
 
     def _fail(self, batch: Sequence[tuple[Operation, asyncio.Future[Any] | None]], error: StoreError) -> None:
         """Fail what is waited for; keep what has to be entered, to be repeated with the next operation or heartbeat."""

@@ -451,6 +451,9 @@ class WriteAheadLog:
         if self._deferred.due and self._deferred.due <= self._last_commit + COMMIT_INTERVAL_S:
             deferred, self._deferred = self._deferred, deferred
         urgent, self._urgent = self._urgent, _UrgentWrites()
+        if self._deferred:
+            # Until the end of a request is written, it counts as sent.
+            urgent.unsent, self._urgent.unsent = self._urgent.unsent, urgent.unsent
         futures, self._durable_futures = self._durable_futures, []
         batch = LedgerBatch(urgent.sent, list(urgent.unsent), deferred.ended, list(deferred.released))
         try:
