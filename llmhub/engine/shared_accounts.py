@@ -50,8 +50,6 @@ from llmhub.engine.spending import SharedBudget, budget_error
 LOGGER: Final = logging.getLogger("llmhub.server")
 MAX_INLINE: Final = 8
 """Operations that are performed on the event loop."""
-GATHER_S: Final = 0.01
-"""Time for which what no call waits for is gathered."""
 MAX_BATCH: Final = 256
 """Operations in one round trip."""
 HEARTBEAT_S: Final = 5.0
@@ -144,7 +142,6 @@ class SharedAccounts:
         self._call_store = call_store
         self._queue: deque[tuple[Operation, asyncio.Future[Any] | None]] = deque()
         self._worker: asyncio.Task[None] | None = None
-        self._timer: asyncio.TimerHandle | None = None
         self._heart: asyncio.Task[None] | None = None
         self._settlement: asyncio.Future[None] | None = None
         self._names = (f"{secrets.token_hex(8)}-{number}" for number in count())
@@ -200,12 +197,9 @@ class SharedAccounts:
         return await result
 
     def post(self, operation: Settle | Enter | Charge) -> None:
-        """Perform an operation in the background, with the next one or soon, once the store can be reached."""
+        """Perform an operation in the background, once the store can be reached."""
         self._queue.append((operation, None))
-        if len(self._queue) >= MAX_INLINE or (self._settlement is not None and not self._settlement.done()):
-            self._start()
-        elif self._timer is None:
-            self._timer = asyncio.get_running_loop().call_later(GATHER_S, self._start)
+        self._start()
 
     def next_settlement(self) -> asyncio.Future[None]:
         """Return a future that ends when this process has settled a reservation."""
@@ -214,9 +208,6 @@ class SharedAccounts:
         return self._settlement
 
     def _start(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
         if self._worker is None and self._queue:
             self._worker = asyncio.get_running_loop().create_task(self._work())
 
