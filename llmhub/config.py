@@ -95,6 +95,8 @@ class Settings:
         Names of the variables, or of the file, that the credentials of each provider come from; never their values.
     credential_sources
         Fields of each ``[[credentials]]`` of the file, in order, with values that are not shown.
+    partial_endpoints
+        Address, region and the like of providers whose credentials are not set here, for hubs that read them elsewhere.
     files
         The files that were read beside the environment, so that they can be read again; ``None`` for none.
     """
@@ -107,6 +109,7 @@ class Settings:
     ca_file: tuple[str, str] | None = None
     sources: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     credential_sources: tuple[SecretHeaders, ...] = ()
+    partial_endpoints: Mapping[str, Endpoint] = field(default_factory=dict)
     files: SettingsFiles | None = field(default=None, compare=False)
 
 
@@ -269,6 +272,7 @@ def parse_settings(
     _require_known(configured, tuple(known), "endpoints.")
     profiled, section = _profile_endpoints(whole, profile, known)
     endpoints: dict[str, Endpoint] = {}
+    partial_endpoints: dict[str, Endpoint] = {}
     sources: dict[str, tuple[str, ...]] = {}
     for name, provider in known.items():
         variables = endpoint_variables(name, provider)
@@ -281,10 +285,13 @@ def parse_settings(
         if _is_complete(provider, variables, values):
             endpoints[name] = Endpoint(**values)
             sources[name] = _credential_sources(variables, own, values, in_dotenv=own is not environ)
+        elif rest := {field_name: value for field_name, value in values.items() if field_name not in SECRET_FIELDS}:
+            partial_endpoints[name] = Endpoint(**rest)
     folder = environ.get("TIKTOKEN_CACHE_DIR") or environ.get("DATA_GYM_CACHE_DIR")
     cache = environ.get("LLMHUB_CACHE", "")
     return Settings(
         endpoints=endpoints,
+        partial_endpoints=partial_endpoints,
         cache_path=None if "://" in cache else _cache_path(environ),
         cache_url=cache if "://" in cache else "",
         tokenizer_folder=Path(folder) if folder else None,
@@ -517,11 +524,13 @@ def import_endpoint(values: Exported) -> Endpoint:
 
 def export_settings(settings: Settings, *, carry: bool) -> Exported:
     """Return settings for a pickle; ``carry`` as for `export_endpoint`."""
-    endpoints: dict[str, Exported | None] = {}
-    for name, endpoint in settings.endpoints.items():
-        endpoints[name] = None  # the other process reads its own
-        with suppress(BadRequestError):
-            endpoints[name] = export_endpoint(name, endpoint, carry=carry)
+    exported: dict[str, dict[str, Exported | None]] = {}
+    for kind in ENDPOINT_MAPPINGS:
+        exported[kind] = {}
+        for name, endpoint in getattr(settings, kind).items():
+            exported[kind][name] = None  # the other process reads its own
+            with suppress(BadRequestError):
+                exported[kind][name] = export_endpoint(name, endpoint, carry=carry)
     proxies: Any = None  # read from the environment of the other process
     if carry or not settings.proxies.by_scheme:
         by_scheme = {
@@ -530,26 +539,32 @@ def export_settings(settings: Settings, *, carry: bool) -> Exported:
         proxies = (by_scheme, settings.proxies.bypassed)
     others = {name: getattr(settings, name) for name in Settings.__dataclass_fields__}
     others["credential_sources"] = ()  # part of the hub that was made of them
-    return {**others, "endpoints": endpoints, "proxies": proxies}
+    return {**others, **exported, "proxies": proxies}
+
+
+ENDPOINT_MAPPINGS: Final = ("endpoints", "partial_endpoints")
+"""Fields of settings that hold endpoints."""
 
 
 def import_settings(values: Exported) -> Settings:
     """Return exported settings; a provider whose credentials this process does not have gets no endpoint."""
-    endpoints: dict[str, Endpoint] = {}
-    for name, exported in values["endpoints"].items():
-        if exported is None:
-            own = load_settings().endpoints.get(name)
-            endpoints.update({} if own is None else {name: own})
-            continue
-        with suppress(AuthenticationError):
-            endpoints[name] = import_endpoint(exported)
+    imported: dict[str, dict[str, Endpoint]] = {}
+    for kind in ENDPOINT_MAPPINGS:
+        endpoints = imported[kind] = {}
+        for name, exported in values[kind].items():
+            if exported is None:
+                own = getattr(load_settings(), kind).get(name)
+                endpoints.update({} if own is None else {name: own})
+                continue
+            with suppress(AuthenticationError):
+                endpoints[name] = import_endpoint(exported)
     if values["proxies"] is None:
         proxies = parse_proxies(os.environ)
     else:
         by_scheme, bypassed = values["proxies"]
         named = {scheme: Proxy(Secret(url, source=name), name) for scheme, (url, name) in by_scheme.items()}
         proxies = Proxies(named, bypassed)
-    return Settings(**{**values, "endpoints": endpoints, "proxies": proxies})
+    return Settings(**{**values, **imported, "proxies": proxies})
 
 
 # The file

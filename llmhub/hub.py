@@ -258,13 +258,16 @@ class Hub:
         sources = credential_sources(self.credentials, plugins.credentials)
         object.__setattr__(self, "credentials", sources)
         routes = routes_by_name(self.route)
-        endpoints = {**self._default_endpoints(), **self.endpoints}
+        stored = known_providers(sources)
+        partial_endpoints = {} if self.simulator is not None else self.settings.partial_endpoints
+        completed = {name: value for name, value in partial_endpoints.items() if stored is None or name in stored}
+        endpoints = {**completed, **self._default_endpoints(), **self.endpoints}
         resolver = ModelResolver(
             known,
             endpoints,
             routes,
             is_simulated=self.simulator is not None,
-            stored_providers=known_providers(sources),
+            stored_providers=stored,
         )
         for candidate in {name: None for route in routes.values() for name in route.candidates}:
             resolver.resolve_provider(candidate)

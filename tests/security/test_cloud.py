@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import pickle
 import threading
 from collections.abc import AsyncIterator, Mapping
 from datetime import UTC, datetime, timedelta
@@ -21,6 +22,7 @@ from llmhub.config import Settings
 from llmhub.core import optional_imports
 from llmhub.core.errors import AuthFailed
 from llmhub.core.provider import Endpoint
+from llmhub.core.types import CompletionRequest, Message
 from llmhub.engine.call import Target
 from llmhub.engine.credential_manager import CredentialManager, CredentialPolicy
 from llmhub.engine.transport import Transport, TransportConfig
@@ -252,6 +254,37 @@ def test_token_of_azure_is_sent_as_a_bearer_and_never_as_a_key(
 
 
 # All
+
+
+@pytest.mark.parametrize(
+    ("source", "variables", "model", "address"),
+    [
+        (
+            AwsCredentials(),
+            {"AWS_REGION": "eu-west-1"},
+            "bedrock/m",
+            "https://bedrock-runtime.eu-west-1.amazonaws.com/",
+        ),
+        (
+            GoogleCredentials(),
+            {"GOOGLE_CLOUD_PROJECT": "team", "GOOGLE_CLOUD_LOCATION": "europe-west4"},
+            "vertex/m",
+            "https://europe-west4-aiplatform.googleapis.com/v1/projects/team/",
+        ),
+        (AzureCredentials(), {"AZURE_OPENAI_ENDPOINT": "https://team.example"}, "azure/m", "https://team.example/"),
+    ],
+)
+def test_address_of_the_environment_is_used(
+    cloudless: pytest.MonkeyPatch, source: Any, variables: Mapping[str, str], model: str, address: str
+) -> None:
+    for name, value in variables.items():
+        cloudless.setenv(name, value)
+    hub = pickle.loads(pickle.dumps(llmhub.Hub(credentials=source)))
+    target = hub.target(model)
+    request = CompletionRequest(model="m", messages=(Message("user", "hi"),))
+    assert target.provider.locate(target.endpoint, request, False).startswith(address)
+    with pytest.raises(llmhub.AuthenticationError):
+        llmhub.Hub().target(model)
 
 
 async def test_libraries_run_off_the_loop(cloudless: pytest.MonkeyPatch, store_of: Any) -> None:
