@@ -19,6 +19,7 @@ from llmhub.core.proxies import NO_PROXIES
 from llmhub.formatting.numbers import format_duration, format_megabytes
 from llmhub.formatting.text_tables import text_table
 from llmhub.providers.registry import PROVIDERS
+from llmhub.security.credentials.declared import default_credentials
 from llmhub.sim import endpoints
 
 LINE_WIDTH: Final = 96
@@ -42,7 +43,8 @@ def run(args: argparse.Namespace) -> int:
             cache_path=cache_path,
             cache_url="",
         )
-    statuses = check_providers(settings, simulated)
+    stores = () if simulated else default_credentials(settings)
+    statuses = check_providers(settings, simulated, stores)
     usable = any(status.usable for status in statuses)
     versions = package_versions()
     cache = check_cache(settings)

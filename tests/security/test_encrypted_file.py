@@ -6,6 +6,7 @@ import asyncio
 import base64
 import io
 import json
+import re
 import stat
 import subprocess
 import sys
@@ -297,3 +298,19 @@ def test_value_on_the_command_line_is_refused(path: Path, capsys: pytest.Capture
     with pytest.raises(SystemExit):
         main(["credentials", "set", "openai", CANARY])
     assert not path.exists()
+
+
+def test_doctor_checks_stored_credentials(
+    path: Path, environ: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], simulator: Any
+) -> None:
+    environ.setenv("LLMHUB_CREDENTIALS_PASSPHRASE", PASSPHRASE)
+    environ.setenv("OPENAI_BASE_URL", simulator.endpoints()["openai"].base_url)
+    EncryptedFileCredentials(path, PASSPHRASE).set("openai", api_key=CANARY)
+    assert main(["doctor"]) == 0
+    shown = capsys.readouterr().out
+    assert re.search(r"openai +credentials\.json +\S+ +yes, key accepted", shown)
+    assert CANARY not in shown
+    environ.setenv("LLMHUB_CREDENTIALS_PASSPHRASE", "wrong")
+    assert main(["doctor"]) == 1
+    shown = capsys.readouterr().out
+    assert "cannot be decrypted" in shown
