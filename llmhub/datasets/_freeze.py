@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import secrets
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -45,7 +45,9 @@ from llmhub.evals._scorer import identity
 from llmhub.evals.comparison import Comparison, ComparisonDesign
 from llmhub.evals.scoring import number_samples, read_layout
 from llmhub.hub import Hub
+from llmhub.security.redaction import Redactor, resolve_redactor
 from llmhub.tables import frames
+from llmhub.tables.redacted_tables import redact_table
 from llmhub.tables.result_frames import answer_columns, answer_texts, require_result_columns, results_table, with_rows
 from llmhub.tables.schema import RESULTS
 
@@ -99,6 +101,7 @@ def freeze(
     hub: Hub | None = None,
     overwrite: bool = False,
     signing_key: SigningKey | None = None,
+    redact: bool | str | Sequence[str] | Redactor | None = None,
 ) -> Frozen:
     """Write results as a dataset that can be verified, opened by other tools, and replayed.
 
@@ -125,6 +128,10 @@ def freeze(
     signing_key
         Ed25519 private key that signs the manifest: a key of ``cryptography``, PEM bytes, or the path of a PEM file
         (the extra ``signing``).
+    redact
+        What is replaced by its kind in all texts of the dataset, inputs and responses included: ``True`` for
+        credentials and personal data of every kind, names of kinds, or a `Redactor`. The keys of the requests are kept;
+        a dataset whose prompts were redacted cannot be replayed with new calls.
 
     Returns
     -------
@@ -150,6 +157,8 @@ def freeze(
     signing_key = None if signing_key is None else load_signing_key(signing_key)
     parts = to_parts(result, data)
     parts = replace(parts, recipe=recipe) if recipe is not None else parts
+    redactor = resolve_redactor(redact)
+    parts = parts if redactor is None else _redacted(parts, redactor)
     rows = dataset.canonicalise(parts.inputs, parts.results, parts.scores, parts.answers)
     about = about or About()
     about = about if about.name else replace(about, name=folder.resolve().name)
@@ -164,6 +173,20 @@ def freeze(
         (partial / CARD_FILE).write_text(croissant.card(about, lock, parts.summary), encoding="utf-8")
         digest = write_manifest(partial, signing_key)
     return Frozen(rows.table, lock, rows.columns, digest)
+
+
+def _redacted(parts: DatasetParts, redactor: Redactor) -> DatasetParts:
+    """Return the parts of a dataset with every text in them redacted."""
+    recipe = parts.recipe
+    return replace(
+        parts,
+        inputs=redact_table(parts.inputs, redactor),
+        results=redact_table(parts.results, redactor),
+        judgements=None if parts.judgements is None else redact_table(parts.judgements, redactor),
+        answers=None if parts.answers is None else redact_table(parts.answers, redactor),
+        summary=redactor.redact(parts.summary),
+        recipe=replace(recipe, prompt=redactor.redact(recipe.prompt), system=redactor.redact(recipe.system)),
+    )
 
 
 def _lock(

@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import Any, TypeAlias
 
 from llmhub.core.stream import ChoiceFinished, Delta, Fragment
-from llmhub.core.types import Logprobs, Opaque, Part, Reasoning, Refusal, StreamChunk, Text, ToolCall
+from llmhub.core.types import CompletionRequest, Logprobs, Opaque, Part, Reasoning, Refusal, StreamChunk, Text, ToolCall
 from llmhub.engine.call import Answer, Call
 from llmhub.security.placeholders import (
     Placeholders,
@@ -39,20 +39,20 @@ class RedactedCall:
         Its placeholders; none if it is the call as it was.
     """
 
-    __slots__ = ("_chunks", "_deltas", "_is_json", "call", "placeholders")
+    __slots__ = ("_chunks", "_deltas", "call", "placeholders")
 
     def __init__(self, call: Call, redactor: Redactor) -> None:
         request, self.placeholders = redact_request(call.request, redactor)
-        self._is_json = is_json_response(request)
+        is_json = is_json_response(request)
         self._chunks: _RestoredChunks | None = None
         self._deltas: _RestoredDeltas | None = None
         if not self.placeholders:
             self.call = call
             return
         if call.on_chunk is not None:
-            self._chunks = _RestoredChunks(call.on_chunk, self.placeholders, is_json=self._is_json)
+            self._chunks = _RestoredChunks(call.on_chunk, self.placeholders, is_json=is_json)
         if call.on_deltas is not None:
-            self._deltas = _RestoredDeltas(call.on_deltas, self.placeholders, is_json=self._is_json)
+            self._deltas = _RestoredDeltas(call.on_deltas, self.placeholders, is_json=is_json)
         self.call = replace(
             call,
             request=request,
@@ -64,15 +64,19 @@ class RedactedCall:
 
     def restore(self, answer: Answer) -> Answer:
         """Return the answer with the values, after what its stream has held back."""
-        if not self.placeholders:
-            return answer
         for stream in (self._chunks, self._deltas):
             if stream is not None:
                 stream.close()
-        outcome = answer.outcome.map(
-            lambda response: restore_response(response, self.placeholders, is_json=self._is_json)
-        )
-        return replace(answer, outcome=outcome)
+        return restore_answer(answer, self.call.request, self.placeholders)
+
+
+def restore_answer(answer: Answer, request: CompletionRequest, placeholders: Placeholders) -> Answer:
+    """Return the answer to a request with placeholders, with the values."""
+    if not placeholders:
+        return answer
+    is_json = is_json_response(request)
+    outcome = answer.outcome.map(lambda response: restore_response(response, placeholders, is_json=is_json))
+    return replace(answer, outcome=outcome)
 
 
 class _RestoredChunks:

@@ -431,7 +431,7 @@ class BatchJobs:
         if isinstance(failure, Cancelled):
             return
         row, request_id = work.rows.pop(position), secrets.token_hex(12)
-        result = encode_answer(row.completion, answer)
+        result = encode_answer(row.completion, row.restore(answer))
         if is_successful(result):
             reply = result.unwrap()
             row.settle(row.max_cost if reply.cost_usd is None else int(reply.cost_usd.scaleb(9)))

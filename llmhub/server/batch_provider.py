@@ -18,9 +18,11 @@ from llmhub.core.cache_key import request_keyer, scoped_key
 from llmhub.core.errors import BudgetExceeded, ConnectorError, LLMError, Unsupported, to_exception
 from llmhub.core.prepared import with_model
 from llmhub.engine.batch_run import BatchPolicy
-from llmhub.engine.call import Call, Target
+from llmhub.engine.call import Answer, Call, Target
 from llmhub.engine.fan_out_types import FanOutSpec, PlannedItem
+from llmhub.engine.request_redaction import restore_answer
 from llmhub.engine.spending import UNPRICED_MESSAGE, Budgets, SharedBudget, max_cost_nano_usd
+from llmhub.security.placeholders import Placeholders, redact_request
 from llmhub.server.batch_folder import BatchOwner
 from llmhub.server.batch_rows import DIALECTS, parse_completion
 from llmhub.server.completion_routes import ServedCompletion
@@ -59,8 +61,13 @@ class ProviderRow:
     custom_id: str
     completion: ServedCompletion
     call: Call
+    placeholders: Placeholders | None = None
     max_cost: int = 0
     budgets: tuple[SharedBudget, ...] = ()
+
+    def restore(self, answer: Answer) -> Answer:
+        """Return the answer with the values in place of placeholders."""
+        return answer if self.placeholders is None else restore_answer(answer, self.call.request, self.placeholders)
 
     def settle(self, cost_nano_usd: int) -> None:
         """Settle the reservations."""
@@ -126,11 +133,14 @@ class ProviderBatch:
         target = completion.target
         _require_batch_api(self.service, target)
         request = with_model(completion.parsed.request, target.model)
+        redactor, placeholders = self.service.hub.redactor, None
+        if redactor is not None:
+            request, placeholders = redact_request(request, redactor)
         key = request_keyer(target.provider, target.endpoint)(request, 0)
         scope = self.context.caller.cache_scope
         key = scoped_key(key, scope) if scope else key
         call = Call(target, request, key=key, requested_target=target, cache_scope=scope)
-        return ProviderRow(line.custom_id, completion, call)
+        return ProviderRow(line.custom_id, completion, call, placeholders)
 
     async def _reserve(self, rows: list[ProviderRow]) -> list[ProviderRow]:
         """Reserve what rows may cost in the budgets of their key; return those that fit."""

@@ -70,7 +70,9 @@ async def answer_embeddings(
     limits = _limits(service, target)
     native = target.provider.wire.name.startswith(WIRE_PREFIX)
     parsed = openai_embeddings.parse(payload, native)
-    distinct = list(dict.fromkeys(parsed.texts))
+    redactor = service.hub.redactor
+    texts = parsed.texts if redactor is None else list(map(redactor.redact, parsed.texts))
+    distinct = list(dict.fromkeys(texts))
     keys = embedding_keyer(target.provider, target.endpoint, target.model, parsed.options)(distinct)
     scope = context.caller.cache_scope
     spec = EmbedSpec(
@@ -85,7 +87,7 @@ async def answer_embeddings(
         rows=len(distinct),
     )
     answers = dict(zip(distinct, await _answers(service, context, spec, cache_mode), strict=True))
-    responses = [_response(answers[text]) for text in parsed.texts]
+    responses = [_response(answers[text]) for text in texts]
     tokens = [_response(answer).usage.input_tokens for answer in answers.values()]
     known = [count for count in tokens if count is not None]
     body = openai_embeddings.encode(

@@ -176,6 +176,9 @@ class ServerSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         Names that clients may use besides ``provider/model``, and the model that each stands for.
     concurrency
         Calls sent to providers at once.
+    redact
+        What requests send as placeholders, which are put back into the answers: ``true`` for credentials and personal
+        data of every kind, or names of kinds (see `llmhub.Hub`).
     max_queue
         Calls waiting for that; further ones are refused with 503 and ``Retry-After``.
     max_body_bytes, max_header_bytes
@@ -209,6 +212,7 @@ class ServerSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     limits: dict[str, LimitSettings] = {}
     models: dict[str, str] = {}
     concurrency: Count = 256
+    redact: bool | list[str] = False
     max_queue: Annotated[int, Meta(ge=0)] = 4096
     max_body_bytes: Count = 32 << 20
     max_header_bytes: Annotated[int, Meta(ge=1024)] = 16 << 10

@@ -312,5 +312,6 @@ def open_service(settings: ServerSettings, config_file: Path | None = None) -> S
         concurrency=settings.concurrency,
         pool_size=max(settings.concurrency, 1024),
         local_files=False,
+        redact=settings.redact,
     )
     return Service(hub, settings, access)

@@ -6,6 +6,7 @@ import asyncio
 import itertools
 import json
 import pickle
+import urllib.request
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,12 @@ from llmhub.engine.request_redaction import RedactedCall
 from llmhub.providers.registry import PROVIDERS
 from llmhub.security.placeholders import Placeholders, PlaceholderStream, redact_request, restore_response
 from llmhub.security.redaction import Redactor
+from llmhub.server.access import OpenAccess
+from llmhub.server.running import serving
+from llmhub.server.server_settings import ServerSettings, parse_server_settings
+from llmhub.server.service import Service
+from llmhub.sim import Simulator
+from llmhub.sim import serving as simulating
 
 REDACTOR = Redactor(patterns={"NOTE": r"<[^>]*>"})
 MAIL, CARD, KEY = "ann@example.org", "4111 1111 1111 1111", "sk-proj-abcdefgh1234567890"
@@ -112,7 +119,7 @@ def assert_nothing_left_the_process(echo: Any, *files: Path) -> None:
     for value in (MAIL, CARD, KEY):
         assert value not in echo.sent
         for file in files:
-            assert value.encode() not in file.read_bytes()
+            assert file.is_dir() or value.encode() not in file.read_bytes()
 
 
 def test_single_call(echo: Any, tmp_path: Path) -> None:
@@ -244,6 +251,66 @@ def test_errors_have_placeholders(echo: Any) -> None:
         llmhub.complete(PROMPT, model="compatible/m", hub=hub)
     assert MAIL not in str(caught.value)
     assert "[EMAIL_ADDRESS_1]" in str(caught.value)
+
+
+def post(url: str, payload: dict[str, Any]) -> bytes:
+    request = urllib.request.Request(url, json.dumps(payload).encode(), {"content-type": "application/json"})
+    with urllib.request.urlopen(request, timeout=20) as reply:
+        body: bytes = reply.read()
+        return body
+
+
+def test_service(echo: Any, tmp_path: Path) -> None:
+    """The service redacts what it passes on, and its clients get the values, streamed too."""
+    settings = ServerSettings(port=0, redact=True)
+    file = tmp_path / "c.db"
+    hub = make_hub(echo, cache=str(file))
+    messages = [{"role": "user", "content": PROMPT}]
+    with serving(Service(hub, settings, OpenAccess())) as running:
+        chat = {"model": "compatible/m", "messages": messages}
+        reply = json.loads(post(f"{running.url}/v1/chat/completions", chat))
+        assert reply["choices"][0]["message"]["content"] == PROMPT
+        lines = post(f"{running.url}/v1/chat/completions", {**chat, "model": "openai/m", "stream": True}).decode()
+        chunks = [json.loads(line[6:]) for line in lines.splitlines() if line.startswith("data: {")]
+        text = "".join(choice["delta"].get("content") or "" for chunk in chunks for choice in chunk["choices"])
+        assert text == PROMPT
+        embed = {"model": "openai/text-embedding-3-small", "input": [PROMPT, "plain"]}
+        assert len(json.loads(post(f"{running.url}/v1/embeddings", embed))["data"]) == 2
+    assert parse_server_settings("[server]\nredact = ['IBAN_CODE']", {}).redact == ["IBAN_CODE"]
+    assert parse_server_settings("", {"LLMHUB_SERVER_REDACT": "true"}).redact is True
+    assert len(echo.requests) == 3
+    assert_nothing_left_the_process(echo, *tmp_path.glob("c.db*"))
+
+
+def test_batches_of_a_provider(tmp_path: Path) -> None:
+    """Rows of a provider's Batch API have placeholders, and their answers the values, in any process."""
+    received: list[str] = []
+
+    def respond(prompt: str) -> str:
+        received.append(prompt)
+        return f"said {prompt}"
+
+    file, frame = tmp_path / "c.db", {"q": [PROMPT, "plain", PROMPT.replace(MAIL, "bob@example.org")]}
+    with simulating(Simulator(respond=respond)) as served:
+        for _ in range(2):
+            with llmhub.Hub(simulator=served.url, cache=str(file), redact=True) as hub:
+                table = llmhub.complete_table(
+                    frame, "{q}", model="openai/gpt-4o-mini", hub=hub, mode="batch", poll_s=0.02, progress=False
+                )
+            assert table.column("response").to_pylist() == [f"said {text}" for text in frame["q"]]
+    assert sorted(received) == [SENT, "plain"]
+    assert all(MAIL.encode() not in path.read_bytes() for path in tmp_path.glob("c.db*"))
+
+
+def test_frozen_datasets(echo: Any, tmp_path: Path) -> None:
+    frame = pd.DataFrame({"q": [PROMPT, "plain"], "contact": [{"mail": MAIL, "n": 4111111111111111}, None]})
+    with llmhub.Hub(endpoints=make_hub(echo).endpoints, settings=Settings()) as hub:
+        results = frame.llm.complete("{q}", model="compatible/m", hub=hub, columns="all", progress=False)
+        frozen = llmhub.datasets.freeze(results, tmp_path / "frozen", redact=True, layout="jsonl", hub=hub)
+    for path in (tmp_path / "frozen").iterdir():
+        assert not [value for value in (MAIL, CARD, KEY) if value.encode() in path.read_bytes()], path
+    assert "Write to [EMAIL_ADDRESS] of [CREDIT_CARD]" in (tmp_path / "frozen" / "data.jsonl").read_text()
+    assert llmhub.datasets.verify(tmp_path / "frozen").ok, frozen
 
 
 def test_option_is_validated_and_pickled(echo: Any) -> None:
