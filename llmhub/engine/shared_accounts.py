@@ -50,6 +50,8 @@ from llmhub.engine.spending import SharedBudget, budget_error
 LOGGER: Final = logging.getLogger("llmhub.server")
 MAX_INLINE: Final = 8
 """Operations that are performed on the event loop."""
+MAX_LOCAL_ACCOUNTS: Final = 50_000
+"""Accounts whose spending by this process is remembered."""
 MAX_BATCH: Final = 256
 """Operations in one round trip."""
 HEARTBEAT_S: Final = 5.0
@@ -319,6 +321,9 @@ class LocalShares:
         for name, _ in accounts:
             self.spent[name] += spent
             self.reserved[name] += reserved
+        if len(self.spent) > MAX_LOCAL_ACCOUNTS:  # those of past days
+            for name in [name for name, amount in self.reserved.items() if not amount][: MAX_LOCAL_ACCOUNTS // 2]:
+                del self.spent[name], self.reserved[name]
 
     def decide(self, accounts: Sequence[AccountLimit], amount: int, replicas: int) -> ReserveResult:
         """Decide whether an amount fits into this replica's part of some accounts.
