@@ -41,6 +41,7 @@ from llmhub.core.provider import PackLimits
 from llmhub.engine.call import Target
 from llmhub.engine.embedding import MAX_PACK_TEXTS, TOKEN_MARGIN, EmbedResult, EmbedSpec
 from llmhub.engine.event_loop import StopSignal, run_in_background, run_sync
+from llmhub.engine.gc_tuning import relaxed_gc
 from llmhub.engine.progress import ProgressSink, ProgressTracker, RunSnapshot
 from llmhub.engine.spending import TargetPrices
 from llmhub.hub import Hub
@@ -279,7 +280,9 @@ def build_embedding_run(
         require_batches(hub, run_options, [target], embeds=True, dry_run=dry_run)
     if hub.redactor is not None:
         texts = [None if text is None else hub.redactor.redact(text) for text in texts]
-    return EmbeddingRun(hub, target, text_batch(texts, target, own), own, run_options, limits)
+    with relaxed_gc(len(texts), enabled=hub.tune_gc):
+        batch = text_batch(texts, target, own)
+    return EmbeddingRun(hub, target, batch, own, run_options, limits)
 
 
 def _run_options(options: dict[str, Any]) -> RunOptions:
@@ -392,6 +395,11 @@ async def run_awaited(run: EmbeddingRun) -> pa.Table:
 
 async def run_embedding_table(run: EmbeddingRun, display: ProgressDisplay | None, stop: StopSignal) -> pa.Table:
     """Send the requests of a run, and return the table of results."""
+    with relaxed_gc(len(run.batch), enabled=run.hub.tune_gc):
+        return await _send_and_build(run, display, stop)
+
+
+async def _send_and_build(run: EmbeddingRun, display: ProgressDisplay | None, stop: StopSignal) -> pa.Table:
     started_at, run_id, problems = time.time(), uuid.uuid4(), list[str]()
     try:
         result = await _send_texts(run, run.spec(display, run_id.bytes), stop)

@@ -18,9 +18,10 @@ import llmhub
 from llmhub.cache.sqlite import DiskCache
 from llmhub.config import Settings
 from llmhub.core.batch import BatchApi, BatchLimits
-from llmhub.core.errors import BadRequestError, TimedOut
+from llmhub.core.errors import BadRequestError, RateLimited, TimedOut
 from llmhub.engine import batch_run
 from llmhub.engine.batch_client import BatchClient
+from llmhub.engine.batch_run import BatchRun
 from llmhub.sim import Simulator, SimulatorThread, serving
 from llmhub.sim.batch_store import SimBatches
 
@@ -518,3 +519,24 @@ def test_a_batch_that_is_collected_in_two_attempts_is_counted_once(
         assert len(ended) == 20
         assert set(ended.values()) <= ({1} if len(served.batches()) == 1 else {1, 2})
         assert sum(ended.values()) == sum(served.counts()["by_model"].values())
+
+
+def test_polls_wait_as_long_as_the_provider_asks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pauses: list[float] = []
+    pause, status = BatchRun._pause, BatchClient.status
+
+    async def shortened(self: BatchRun, seconds: float) -> bool:
+        pauses.append(seconds)
+        return await pause(self, min(seconds, 0.01))
+
+    async def limited(self: BatchClient, batch: Any) -> Any:
+        if len(pauses) == 1:
+            return Failure(RateLimited(status=429, retry_after_s=777.0))
+        return await status(self, batch)
+
+    monkeypatch.setattr(BatchRun, "_pause", shortened)
+    monkeypatch.setattr(BatchClient, "status", limited)
+    with simulated(tmp_path, duration_s=0.2) as (_, hub):
+        assert column(complete(["a"], MODELS[0], hub, poll_s=30.0), "status") == ["ok"]
+    assert pauses[:3] == [30.0, 777.0, 300.0]
+    assert max(pauses[2:]) == 300.0
