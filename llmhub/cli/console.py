@@ -5,11 +5,13 @@ from __future__ import annotations
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Final
 
+from llmhub.core.errors import invalid
 from llmhub.security.redaction import escape_controls
 
 if TYPE_CHECKING:
@@ -98,3 +100,20 @@ def _interrupt_handler(handler: Callable[[int, FrameType | None], None] | signal
         yield
     finally:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def export_files(folder: Path, export: Callable[[Path], Iterable[Path]]) -> int:
+    """Write files of the package to a folder, print their paths, and return the exit code.
+
+    Raises
+    ------
+    BadRequestError
+        The folder cannot be written to.
+    """
+    try:
+        paths = export(folder)
+    except OSError as error:
+        raise invalid("DIR", f"cannot write to {str(folder)!r} ({error.strerror})") from error
+    for path in paths:
+        print_result(str(path))
+    return 0

@@ -91,7 +91,6 @@ class ActiveBatch:
     logs: ExitStack
     done: set[str] = field(default_factory=set)
     cost_usd: Decimal | None = Decimal(0)
-    models: dict[str, None] = field(default_factory=dict)
     output: LineLog | None = None
     errors: LineLog | None = None
     ends_as: BatchState | None = None
@@ -211,14 +210,14 @@ class BatchJobs:
         return [self._view(row) for row in self.folder.list_batches(team, limit)]
 
     def _view(self, row: BatchEntry) -> RunView:
-        active, batch = self.active.get(row.object.id), self.present(row)
+        batch = self.present(row)
         counts = batch.request_counts
         return RunView(
             id=batch.id,
             kind="batch",
             team=row.team,
             key_id=row.owner.key_id,
-            models=tuple(active.models) if active is not None else (),
+            models=tuple(batch.models),
             state=batch.status,
             rows=counts.total,
             done=counts.completed + counts.failed,
@@ -471,7 +470,8 @@ class BatchJobs:
         assert active.output is not None  # noqa: S101 - opened before
         line = encode_output(request_id, custom_id, reply.body, cost_usd=reply.cost_usd, cache_hit=reply.cache_hit)
         active.output.append(line)
-        active.models.setdefault(reply.model)
+        if reply.model not in active.batch.models:
+            active.batch.models.append(reply.model)
         active.add_cost(reply.cost_usd)
         active.batch.request_counts.completed += 1
 

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import IO, Any, Final, NamedTuple, TypeVar
 
 import msgspec
-from aiohttp import BodyPartReader, MultipartReader, web
+from aiohttp import BodyPartReader, MultipartReader, StreamReader, web
+from aiohttp.http_exceptions import HttpProcessingError
 
 from llmhub.cache.modes import CacheMode, resolve_mode
 from llmhub.core.errors import ConnectorError, InvalidRequest, NotFound, invalid, to_exception
@@ -40,6 +41,7 @@ from llmhub.server.dialects.openai_batches import (
 )
 from llmhub.server.dialects.openai_error_body import encode_openai_error
 from llmhub.server.dialects.reading import read_as
+from llmhub.server.key_access import SIGNATURE_HEADER
 from llmhub.server.routes import HttpRoute, Parameter, RouteGroup
 from llmhub.server.service import Service
 
@@ -161,7 +163,7 @@ async def _receive(service: Service, request: web.Request, path: Path) -> _Form:
     fields: dict[str, str] = {}
     filename, size = "", None
     try:
-        reader: MultipartReader = await request.multipart()
+        reader = await _open_form(request)
         for _ in range(MAX_FORM_PARTS):
             part = await arrival.read(reader.next())
             if part is None:
@@ -174,12 +176,22 @@ async def _receive(service: Service, request: web.Request, path: Path) -> _Form:
                 fields[part.name or ""] = await _read_field(arrival, part)
     except ConnectorError:
         raise
-    except (ValueError, AssertionError, RuntimeError) as error:
+    except (ValueError, AssertionError, RuntimeError, HttpProcessingError) as error:
         raise invalid("body", f"is no form: {error or 'it is malformed'}") from None
     seconds = fields.get("expires_after[seconds]", "")
     if seconds and not re.fullmatch(r"[1-9]\d{0,8}", seconds):
         raise invalid("expires_after[seconds]", f"must be a number of seconds, not {seconds!r:.20}")
     return _Form(filename[:255], fields.get("purpose", ""), float(seconds) if seconds else None, size)
+
+
+async def _open_form(request: web.Request) -> MultipartReader:
+    """Return the parts of a form; the body of a signed request was read already, to check its signature."""
+    if SIGNATURE_HEADER not in request.headers:
+        return await request.multipart()
+    stream = StreamReader(request.protocol, PIECE_BYTES, loop=asyncio.get_running_loop())
+    stream.feed_data(await request.read())
+    stream.feed_eof()
+    return MultipartReader(request.headers, stream)
 
 
 async def _write_part(arrival: _Arrival, part: BodyPartReader, path: Path) -> int:

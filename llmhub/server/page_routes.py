@@ -41,6 +41,8 @@ from llmhub.server.virtual_keys import KeyInfo
 COOKIE: Final = "llmhub_key"
 COOKIE_AGE_S: Final = 12 * 3600
 MAX_RUNS: Final = 50
+MAX_FIELDS: Final = 10
+"""Fields of the form; the one of the page has two."""
 FORM: Final = "application/x-www-form-urlencoded"
 HTML: Final = "text/html"
 ALL_TEAMS_SCOPE: Final = "admin"
@@ -132,7 +134,7 @@ async def login(service: Service, request: web.Request, _context: RequestContext
     _require_same_site(request)
     unread = request.clone()
     body = await read_body(service, request)
-    key = "".join(parse_qs(body.decode("utf-8", "replace"), max_num_fields=10).get("key", [""])).strip()
+    key = _key_of_form(body)
     authenticated = await authenticate_key(service, unread, key)
     if not is_successful(authenticated):
         error = authenticated.failure()
@@ -166,6 +168,15 @@ async def authenticate_key(service: Service, request: web.Request, key: str) -> 
 
 def _unusable(caller: Caller) -> PermissionDenied | None:
     return None if caller.scopes else PermissionDenied(message=f"the key {caller.key_id} has no scope")
+
+
+def _key_of_form(body: bytes) -> str:
+    """Return the key in a form; empty if there is none."""
+    try:
+        fields = parse_qs(body.decode("utf-8", "replace"), max_num_fields=MAX_FIELDS)
+    except ValueError:  # more fields than that
+        return ""
+    return "".join(fields.get("key", ())).strip()
 
 
 def _key_of_cookie(request: web.Request) -> str:

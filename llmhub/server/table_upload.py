@@ -18,6 +18,7 @@ from tempfile import mkstemp
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from aiohttp import BodyPartReader, web
+from aiohttp.http_exceptions import HttpProcessingError
 
 from llmhub.core.errors import BadRequestError, InvalidRequest, invalid, to_exception
 from llmhub.engine.event_loop import run_in_thread
@@ -163,7 +164,7 @@ async def _read_form(request: web.Request, body: _Body) -> tuple[TableRequest, s
                 await body.write(part.read_chunk)
             else:
                 raise invalid("body", f"the form has a part {part.name!r:.80}; its parts are one request and one table")
-    except (ValueError, AssertionError, RuntimeError) as error:
+    except (ValueError, AssertionError, RuntimeError, HttpProcessingError) as error:
         if isinstance(error, BadRequestError):
             raise
         raise invalid("body", f"is no form of the type {MULTIPART}: {error}") from None

@@ -30,6 +30,7 @@ from llmhub.server.server_settings import BatchSettings
 from llmhub.server.virtual_keys import KeyOptions, KeyRegistry
 from llmhub.sim import Latency, SimBatches, Simulator, SimulatorThread
 from llmhub.sim import serving as simulating
+from tests.server.test_service import fetch
 
 Serving = Callable[..., RunningService]
 ENDED: Final = {"completed", "failed", "expired", "cancelled"}
@@ -257,6 +258,12 @@ class TestFiles:
     def test_wrong_forms_are_refused(self, client: openai.OpenAI, form: dict[str, Any]) -> None:
         with pytest.raises(openai.BadRequestError):
             client.files.create(**form)
+
+    @pytest.mark.parametrize("path", ["/v1/files", "/v1/tables"])
+    def test_malformed_forms_are_refused(self, serving: Serving, path: str) -> None:
+        part = b'--b\r\nContent-Disposition: form-data; name="\x08"\r\n\r\n{}\r\n--b--\r\n'
+        form = {"content-type": "multipart/form-data; boundary=b"}
+        assert fetch(serving().url, path, part, headers=form)[0] == 400
 
     def test_line_that_was_cut_off_is_removed(self, tmp_path: Path) -> None:
         path = tmp_path / "lines"

@@ -189,6 +189,9 @@ class TestSignIn:
         assert "does not know this key" in page
         assert "wrong" not in page
 
+    def test_form_with_many_fields_has_no_key(self, guarded: str) -> None:
+        assert fetch(f"{guarded}/login", {f"field{number}": "" for number in range(50)})[0] == 401
+
     def test_signing_out_removes_the_cookie(self, guarded: str) -> None:
         status, headers, _ = fetch(f"{guarded}/logout", {}, cookie=cookie_of("canary-red-4712"))
         assert (status, "Max-Age=0" in headers["set-cookie"]) == (303, True)

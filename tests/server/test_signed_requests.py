@@ -103,6 +103,19 @@ class TestSignedRequests:
         )
         assert (status, "received before" in str(refused)) == (401, True)
 
+    def test_an_upload_can_be_signed(self, keys: Keys) -> None:
+        url, made = keys.serve(signing_secret=MASTER).url, keys.create()
+        lines = b'{"custom_id": "a"}'
+        body = (
+            b'--b\r\ncontent-disposition: form-data; name="purpose"\r\n\r\nbatch\r\n'
+            b'--b\r\ncontent-disposition: form-data; name="file"; filename="l.jsonl"\r\n\r\n' + lines + b"\r\n--b--\r\n"
+        )
+        parts = SignedParts("POST", f"{url}/v1/files", {}, body)
+        headers = sign_request(parts, key_id=made.key.id, secret=secret_of(made), now=time.time(), nonce="f")
+        form = {"content-type": "multipart/form-data; boundary=b"}
+        status, _, file = fetch(url, "/v1/files", body, headers={**headers, **form})
+        assert (status, file.get("bytes")) == (200, len(lines))
+
     def test_rotation_and_revocation_hold_for_signatures(self, keys: Keys) -> None:
         url, made = keys.serve(signing_secret=MASTER).url, keys.create()
         rotated = keys.registry.rotate(made.key.id, grace_s=60.0)

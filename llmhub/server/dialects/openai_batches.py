@@ -112,7 +112,7 @@ class RequestCounts(Struct, kw_only=True):
 
 
 class BatchObject(Struct, kw_only=True):
-    """A batch; ``cost_usd`` is what its calls were billed, ``None`` where a price is unknown."""
+    """A batch; ``cost_usd`` is what its calls were billed (``None`` if unknown), ``models`` are those that answered."""
 
     id: str
     endpoint: str
@@ -135,6 +135,7 @@ class BatchObject(Struct, kw_only=True):
     request_counts: RequestCounts = msgspec.field(default_factory=RequestCounts)
     metadata: dict[str, str] | None = None
     cost_usd: Decimal | None = None
+    models: list[str] = []
 
 
 class BatchList(Struct, kw_only=True):
