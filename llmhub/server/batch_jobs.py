@@ -29,7 +29,6 @@ from llmhub.engine.event_loop import StopSignal, run_in_thread
 from llmhub.engine.fan_out_types import ResultEvent
 from llmhub.engine.observer import CALL_ORIGIN, CallOrigin
 from llmhub.engine.row_outcome import as_answer
-from llmhub.server.access import Caller
 from llmhub.server.batch_folder import (
     ERRORS,
     INPUT,
@@ -62,6 +61,7 @@ from llmhub.server.dialects.openai_batches import (
     read_written,
 )
 from llmhub.server.error_replies import error_text, status_of
+from llmhub.server.restored_caller import restore_caller
 from llmhub.server.run_store import RunLock, try_lock
 from llmhub.server.run_views import RunView
 from llmhub.server.service import Service
@@ -354,21 +354,15 @@ class BatchJobs:
         ConnectorError
             The key was revoked or has expired.
         """
-        find = getattr(self.service.access, "find_caller", None)
-        if find is not None:
-            found = await find(owner.key_id)
-            if not is_successful(found):
-                raise to_exception(found.failure())
-            caller: Caller = found.unwrap()
-        else:
-            caller = Caller(
-                key_id=owner.key_id,
-                team=owner.team,
-                scopes=frozenset(owner.scopes),
-                models=owner.models,
-                weight=owner.weight,
-                cache_scope=owner.cache_scope,
-            )
+        caller = await restore_caller(
+            self.service.access,
+            key_id=owner.key_id,
+            team=owner.team,
+            scopes=owner.scopes,
+            models=owner.models,
+            weight=owner.weight,
+            cache_scope=owner.cache_scope,
+        )
         return RequestContext(request_id=batch_id, caller=caller, lane="bulk", deadline=inf, route=BATCH_ROUTE)
 
     async def _send_lines(self, active: ActiveBatch, context: RequestContext) -> None:

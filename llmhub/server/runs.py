@@ -21,7 +21,6 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
-from returns.pipeline import is_successful
 
 from llmhub.cache.memory import MemoryCache
 from llmhub.cache.modes import resolve_mode
@@ -52,6 +51,7 @@ from llmhub.server.active_run import (
 )
 from llmhub.server.context import RequestContext
 from llmhub.server.error_replies import error_text
+from llmhub.server.restored_caller import restore_caller
 from llmhub.server.result_log import ResultLog
 from llmhub.server.run_forecast import plan_of
 from llmhub.server.run_resumption import budget_left, paid_keys, read_log, resumed_cache_mode
@@ -186,23 +186,12 @@ class Runs:
         ConnectorError
             The key was revoked, or the model does not exist any more.
         """
-        caller = await self._restored_caller(msgspec.json.decode(record.caller))
+        caller = await restore_caller(self.service.access, **msgspec.json.decode(record.caller))
         context = RequestContext(
             request_id=f"run_{record.id}", caller=caller, lane="bulk", deadline=inf, route=RUN_ROUTE
         )
         work = TableWork(self.service, context, request_from_json(record.request))
         return work if _is_simulated(work) == record.simulated else None
-
-    async def _restored_caller(self, stored: dict[str, Any]) -> Caller:
-        """Return the caller of a run, as the access to the service knows it now."""
-        find = getattr(self.service.access, "find_caller", None)
-        if find is not None:
-            found = await find(stored["key_id"], stored["team"])
-            if not is_successful(found):
-                raise to_exception(found.failure())
-            caller: Caller = found.unwrap()
-            return caller
-        return Caller(**{**stored, "scopes": frozenset(stored["scopes"]), "models": tuple(stored["models"])})
 
     async def _begin(self, record: RunRecord, work: TableWork, lock: RunLock) -> None:
         log = await run_in_thread(lambda: ResultLog(self.store.path(record.id, RESULTS), writable=True))

@@ -22,14 +22,19 @@ from pyarrow import ipc
 from returns.result import Result, Success
 
 from llmhub.cache.sqlite import DiskCache
+from llmhub.cache.sqlite_access import open_sqlite_access
 from llmhub.core.errors import LLMError
 from llmhub.core.provider import Endpoint
+from llmhub.core.secret import Secret
 from llmhub.server.access import Caller
+from llmhub.server.access_settings import AccessSettings
+from llmhub.server.key_access import KeyAccess
 from llmhub.server.result_log import ResultLog
 from llmhub.server.routes import HttpRoute
 from llmhub.server.running import RunningService
 from llmhub.server.runs import Runs
 from llmhub.server.server_settings import RunSettings
+from llmhub.server.virtual_keys import KeyOptions, KeyRegistry
 from llmhub.sim import Latency, Simulator, SimulatorThread
 from llmhub.sim import serving as simulating
 
@@ -48,10 +53,13 @@ def texts(count: int, word: str = "row") -> bytes:
     return buffer.getvalue()
 
 
-def ask(url: str, method: str, path: str, body: bytes | None = None, **query: Any) -> tuple[int, dict[str, str], bytes]:
+def ask(
+    url: str, method: str, path: str, body: bytes | None = None, *, key: str = "", **query: Any
+) -> tuple[int, dict[str, str], bytes]:
     connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=60)
     target = f"{path}?{urlencode(query, doseq=True)}" if query else path
-    connection.request(method, target, body, {} if body is None else {"content-type": STREAM})
+    headers = {"authorization": f"Bearer {key}"} if key else {}
+    connection.request(method, target, body, headers if body is None else {**headers, "content-type": STREAM})
     reply = connection.getresponse()
     content = reply.read()
     connection.close()
@@ -66,8 +74,8 @@ def begin(url: str, body: bytes, **query: Any) -> dict[str, Any]:
     return run
 
 
-def state_of(url: str, run_id: str) -> dict[str, Any]:
-    status, _, content = ask(url, "GET", f"/v1/runs/{run_id}")
+def state_of(url: str, run_id: str, key: str = "") -> dict[str, Any]:
+    status, _, content = ask(url, "GET", f"/v1/runs/{run_id}", key=key)
     assert status == 200, content
     state: dict[str, Any] = decode(content)
     return state
@@ -213,6 +221,11 @@ class TestLog:
             log.close()
 
 
+def another_key(registry: KeyRegistry, team: str) -> str:
+    """Return another key of a team."""
+    return registry.create(KeyOptions(team=team)).token
+
+
 ROWS = 300
 CONCURRENCY = 16
 
@@ -276,6 +289,37 @@ class TestRestarts:
             with serve_on(simulator.url, runs=runs) as running:
                 require_whole(running.url, run, tables)
             assert simulator.counts()["requests"] == ROWS
+
+    def test_key_pays_for_its_run_across_a_restart_unless_it_was_revoked(
+        self, serve_on: ServeOn, tmp_path: Path
+    ) -> None:
+        registry = KeyRegistry(open_sqlite_access(tmp_path / "keys.db"))
+        paying, revoked = (registry.create(KeyOptions(team=team, budget_usd=Decimal(1))) for team in ("a", "b"))
+
+        def options() -> dict[str, Any]:
+            settings = AccessSettings(keys=True, admin_key=Secret("a" * 40), refresh_s=0.0)
+            access = KeyAccess(settings, open_sqlite_access(tmp_path / "keys.db"))
+            return {"access": access, "runs": RunSettings(folder=str(tmp_path / "runs")), "concurrency": 4}
+
+        with simulating(Simulator(latency=Latency(0.03))) as simulator:
+            with serve_on(simulator.url, **options()) as running:
+                runs = [
+                    begin(running.url, texts(40, name), key=key.token) for name, key in (("a", paying), ("b", revoked))
+                ]
+                while not all(
+                    state_of(running.url, run["id"], key.token)["results"]
+                    for run, key in zip(runs, (paying, revoked), strict=True)
+                ):
+                    threading.Event().wait(0.01)
+            registry.revoke(revoked.key.id)
+            with serve_on(simulator.url, **options()) as running:
+                while (state := state_of(running.url, runs[0]["id"], paying.token))["ended_at"] is None:
+                    threading.Event().wait(0.01)
+                others = decode(ask(running.url, "GET", "/v1/runs", key=another_key(registry, "b"))[2])
+            assert (state["state"], state["models"][0]["ok"]) == ("done", 40)
+            assert [(run["state"], revoked.key.id in run["error"]) for run in others["data"]] == [("failed", True)]
+            spent = {key.id: key.spent_usd for key in registry.describe_all()}
+            assert spent[paying.key.id] == state["spent_usd"]
 
     def test_run_of_a_simulator_is_not_taken_up_by_another_service(self, serve_on: ServeOn, tmp_path: Path) -> None:
         runs = RunSettings(folder=str(tmp_path))
