@@ -111,7 +111,6 @@ class TestLife:
         state = state_of(url, run["id"])
         assert (state["state"], state["done"], state["results"]) == ("done", 40, 40)
         assert state["spent_usd"] == sum(results.column("cost_usd").to_pylist())
-        assert state["forecast"]["calls"] == 40
         assert state["models"][0]["ok"] == 40
         assert state["ended_at"] >= state["started_at"] >= state["created_at"]
         assert simulator.counts()["requests"] == 40
@@ -139,9 +138,11 @@ class TestLife:
     def test_stop_leaves_rows_cancelled_and_the_state_says_what_binds(self, serve_on: ServeOn) -> None:
         with simulating(Simulator(latency=Latency(0.3))) as simulator, serve_on(simulator.url) as running:
             run = begin(running.url, texts(9000), concurrency=2)
-            while (state := state_of(running.url, run["id"]))["in_flight"] < 2:
+            while (state := state_of(running.url, run["id"]))["in_flight"] < 2 or state["forecast"] is None:
                 threading.Event().wait(0.01)
             assert (state["state"], state["limited_by"]) == ("running", "concurrency")
+            assert state["forecast"]["calls"] == 9000
+            assert 0 < state["forecast"]["low_usd"] < state["forecast"]["expected_usd"]
             assert ask(running.url, "DELETE", f"/v1/runs/{run['id']}")[0] == 200
             results = download(running.url, run["id"])
             assert sorted(results.column("row").to_pylist()) == list(range(9000))
