@@ -3,6 +3,8 @@
 `Client.send` answers one call. A run over many rows (`llmhub.engine.fan_out`) looks rows up in blocks and schedules the
 misses itself, so its workers call `Client.send_uncached`, behind the cache and single flight. A client lives on one
 event loop and owns what is open there: connections, the store, and the state of rate limiters, circuits and candidates.
+
+The file is long because the order of all layers around a call is read in one place.
 """
 
 from __future__ import annotations

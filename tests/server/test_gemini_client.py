@@ -13,6 +13,11 @@ import pytest
 from google import genai
 from google.genai import errors, types
 
+from llmhub.core.errors import ServerError
+from llmhub.core.stream import Fragment
+from llmhub.core.types import Text
+from llmhub.server.dialects import gemini
+from llmhub.server.dialects.dialect import ReplyInfo
 from llmhub.server.running import RunningService
 
 MODELS = ("google/gemini-2.5-flash", "openai/gpt-4o-mini", "anthropic/claude-haiku-4-5")
@@ -149,3 +154,12 @@ async def test_async_client(serving: Callable[..., RunningService]) -> None:
 
         assert all(await asyncio.gather(*map(ask, range(6))))
     client.close()
+
+
+@pytest.mark.parametrize("fed", [0, 2])
+def test_error_is_the_last_item_of_an_array(fed: int) -> None:
+    stream = gemini.ARRAY_DIALECT.open_stream(ReplyInfo(id="r", model="m"))
+    content = b"".join(stream.feed([Fragment(0, Text(f"piece {number}"))]) for number in range(fed))
+    *pieces, last = json.loads(content + stream.fail(ServerError(message="cut off"), 502))
+    assert len(pieces) == fed
+    assert (last["error"]["code"], last["error"]["message"]) == (502, "cut off")
