@@ -48,6 +48,8 @@ DRAIN_TIMEOUT_S: Final = 60.0
 """Maximum time a stopped run waits for requests in flight."""
 CLAIM_AHEAD_S: Final = 0.1
 """How long the claimed items that have not been sent are to last: other processes get the ones after them."""
+LONE_CLAIM_AHEAD_S: Final = 2.0
+"""The same while no other process uses the store."""
 MIN_CLAIMED: Final = 16
 """Minimum number of items claimed at a time."""
 SWEEP_INTERVAL_S: Final = 0.05
@@ -204,14 +206,16 @@ class _FanOut:
             self.supplier = None
 
     def _portion(self) -> int:
-        """Return the number of items to claim at a time: as many as are sent within `CLAIM_AHEAD_S`.
+        """Return the number of items to claim at a time: as many as are sent in `CLAIM_AHEAD_S`, more if alone.
 
         Claimed items are out of reach of other processes with the same store, which may have nothing else to send.
         """
         if not self.first_sent_at:
             return max(self.spec.concurrency, MIN_CLAIMED)
         per_second = self.sent_count / max(time.perf_counter() - self.first_sent_at, CLAIM_AHEAD_S)
-        return min(max(int(per_second * CLAIM_AHEAD_S), MIN_CLAIMED), CHUNK_SIZE)
+        is_alone = self.single_flight is not None and self.single_flight.exclusive
+        ahead_s = LONE_CLAIM_AHEAD_S if is_alone else CLAIM_AHEAD_S
+        return min(max(int(per_second * ahead_s), MIN_CLAIMED), CHUNK_SIZE)
 
     def _add_planned(self, missing: Sequence[PlannedItem], weight: int) -> None:
         """Add the missing items of a chunk to those that are claimed next."""

@@ -92,6 +92,8 @@ class SingleFlight(Generic[ItemT]):
         self._wake = asyncio.Event()
         self._poll_interval_s = POLL_INTERVAL_S
         self._closed = False
+        self.exclusive = False
+        """Whether no other process used the store at the last claim."""
         self._watched: set[bytes] = set()
         self._released: set[bytes] = set()
         self._end_watches: list[Callable[[], None]] = []
@@ -230,6 +232,7 @@ class SingleFlight(Generic[ItemT]):
             ClaimRequest(key, self._run_id) for item in items for key in (item[1], *alternative_keys.get(item[1], ()))
         ]
         claimed = await self._log.claim_leases(requests, repeated=repeated)
+        self.exclusive = claimed.exclusive
         if claimed.exclusive or not (self._log.store.claims or claimed.held_elsewhere):
             return items
         granted: list[ItemT] = []
