@@ -153,10 +153,12 @@ def _results_only(_block: Any, results: pa.Table) -> pa.Table:
 
 async def _write_all(plan: SinkPlan, stop: StopSignal) -> Written:
     """Complete and write block after block."""
+    from llmhub.tables.locations import redact_location  # noqa: PLC0415 - imports Arrow
     from llmhub.tables.schema import RESULTS  # noqa: PLC0415 - imports Arrow
     from llmhub.tables.streaming_io import BLOCK_ROWS, open_sink  # noqa: PLC0415 - imports Arrow
 
-    start, written = time.perf_counter(), Written(path=plan.path)
+    shown = redact_location(plan.path) if isinstance(plan.path, str) else plan.path
+    start, written = time.perf_counter(), Written(path=shown)
     statuses: Counter[str] = Counter()
     # The first block is built before the sink is opened, so that a wrong argument leaves no empty sink behind.
     block = await run_in_thread(_next_block, plan, 0)
@@ -278,6 +280,7 @@ def _find_missing(plan: SinkPlan, sink: Sink, block: _Block) -> tuple[pa.Table |
     BadRequestError
         The sink has results of other requests.
     """
+    from llmhub.tables.locations import redact_location  # noqa: PLC0415 - imports Arrow
     from llmhub.tables.streaming_io import sort_by_row  # noqa: PLC0415 - imports Arrow
 
     finished = sink.read_finished(block.first, len(block.rows))
@@ -291,7 +294,8 @@ def _find_missing(plan: SinkPlan, sink: Sink, block: _Block) -> tuple[pa.Table |
     complete = {position for position, count in Counter(positions).items() if count == results_per_row}
     finished = finished.filter([position in complete for position in positions])
     if not _has_same_keys(plan, block, finished, complete):
-        raise invalid("sink", f"{str(plan.path)!r} has results of other requests; pass another path, or move it away")
+        message = f"{str(plan.path)!r} has results of other requests; pass another path, or move it away"
+        raise invalid("sink", redact_location(message))
     missing = [position for position in range(len(block.rows)) if position not in complete]
     return sort_by_row(finished, plan.prefix), missing
 

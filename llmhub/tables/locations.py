@@ -24,6 +24,7 @@ from llmhub.core.errors import invalid
 URL: Final = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)
 """Matches the beginning of a URL; a drive letter is none."""
 GLOB: Final = re.compile(r"[*?\[]")
+URL_PASSWORD: Final = re.compile(r"(://[^/:@\s]+):[^\s'\"]*@")
 FORMATS: Final = {
     ".parquet": "parquet",
     ".arrow": "ipc",
@@ -55,6 +56,17 @@ def is_url(location: object) -> TypeGuard[str]:
     return isinstance(location, str) and URL.match(location) is not None
 
 
+def redact_location(text: str) -> str:
+    """Return text in which URLs have no password.
+
+    Examples
+    --------
+    >>> redact_location("'abfs://account:a/key==@host/container/rows.parquet' cannot be read")
+    "'abfs://account:***@host/container/rows.parquet' cannot be read"
+    """
+    return URL_PASSWORD.sub(r"\1:***@", text)
+
+
 def open_location(location: str, argument: str) -> tuple[Any, str]:
     """Return the file system of a location, and the path on it.
 
@@ -76,7 +88,7 @@ def open_location(location: str, argument: str) -> tuple[Any, str]:
             found, path = importlib.import_module("fsspec.core").url_to_fs(location)  # comes with other packages
         except (ImportError, ValueError, OSError) as other:
             message = f"cannot be opened: {other}; install the fsspec package for {scheme}://, such as huggingface_hub"
-            raise invalid(argument, f"{location!r} {message}") from error
+            raise invalid(argument, redact_location(f"{location!r} {message}")) from error
         found = fs.PyFileSystem(fs.FSSpecHandler(found))
     return found, path
 
@@ -97,7 +109,7 @@ def read_location(location: str | Path, argument: str) -> Iterator[pa.Table]:
             # Before the pattern there may be folders of partitions, which are read as the files say.
             files = _matching(system, path)
             if not files:
-                raise invalid(argument, f"{str(location)!r} matches no file")
+                raise invalid(argument, redact_location(f"{str(location)!r} matches no file"))
             found = dataset.dataset(files, filesystem=system, format=_format(files[0]), partitioning="hive")
         else:
             found = dataset.dataset(path, filesystem=system, format=_format(path), partitioning="hive")
@@ -106,7 +118,7 @@ def read_location(location: str | Path, argument: str) -> Iterator[pa.Table]:
                 yield pa.Table.from_batches([batch])
     except (OSError, pa.ArrowException) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise invalid(argument, f"{str(location)!r} cannot be read: {reason}") from error
+        raise invalid(argument, redact_location(f"{str(location)!r} cannot be read: {reason}")) from error
 
 
 def _matching(system: Any, pattern: str) -> list[str]:
@@ -140,7 +152,8 @@ class ObjectStoreFolder:
         try:
             self._system.create_dir(self._folder, recursive=True)
         except (OSError, pa.ArrowException) as error:
-            raise invalid("sink", f"{url!r} cannot be written: {str(error).splitlines()[0]}") from error
+            message = f"{url!r} cannot be written: {str(error).splitlines()[0]}"
+            raise invalid("sink", redact_location(message)) from error
         digest = blake2b(url.encode(), digest_size=8).hexdigest()
         self.journal_path = Path(tempfile.gettempdir()) / f".llmhub-{digest}.responses.db"
 

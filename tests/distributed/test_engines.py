@@ -194,8 +194,6 @@ def test_rows_are_those_of_one_process_under_one_limit_and_paid_once(
         assert sum(done["attempts"]) == 1800
         sent = [started for started, attempts in zip(done["started_at"], done["attempts"], strict=True) if attempts]
         sending_s = (max(sent) - min(sent)).total_seconds()
-        # Benchmarks measure 0.99; limits that are not shared reach between 0.4 and 0.75.
-        assert 1800 / sending_s >= 0.8 * RPM / 60
         assert bookings <= 1.2 * sending_s + 3 * WORKERS  # one a second, and when a worker begins and ends
         # Every action evaluates the frame again, and the cache answers it.
         assert engine.count(frame) == 2000

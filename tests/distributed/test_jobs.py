@@ -84,7 +84,7 @@ def test_jobs_without_a_store_that_workers_reach_are_refused(hub: llmhub.Hub) ->
     make_job(private, pay_again=True).require_store("Spark", one_host=False)
 
 
-@pytest.mark.parametrize("backend", ["threading", "loky"])
+@pytest.mark.parametrize("backend", ["sequential", "threading", "multiprocessing", "loky"])
 def test_joblib_gives_the_rows_of_one_process(hub: llmhub.Hub, simulator: SimulatorThread, backend: str) -> None:
     with joblib.parallel_config(backend=backend):
         table = distributed.joblib(ROWS, make_job(hub), n_jobs=2)

@@ -113,6 +113,30 @@ def test_locations_without_files_name_the_argument(tmp_path: Path, location: str
     assert str(caught.value).startswith("frame")
 
 
+@pytest.mark.parametrize(
+    "location", ["abfs://account:secret/+key==@none.invalid/c/x?enable_tls=x", "nosuch://a:secret@b/x"]
+)
+def test_messages_have_no_password_of_a_location(location: str) -> None:
+    with pytest.raises(llmhub.BadRequestError) as caught:
+        list(locations.read_location(location, "frame"))
+    assert "secret" not in str(caught.value)
+
+
+def test_other_schemes_are_opened_by_fsspec(hub: llmhub.Hub, simulator: SimulatorThread) -> None:
+    import fsspec  # noqa: PLC0415 - comes with other packages
+
+    memory = fsspec.filesystem("memory")
+    for part in range(2):
+        with memory.open(f"/bucket/in/part={part}/rows.parquet", "wb") as file:
+            parquet.write_table(rows(10 * part, 10 * part + 5), file)
+    for source, count in {"memory://bucket/in/*/*.parquet": 10, "memory://bucket/in": 10}.items():
+        arguments: Any = {"model": MODEL, "hub": hub, "sink": f"memory://bucket/out{len(source)}"}
+        assert llmhub.complete_table(source, "{text}", **arguments).rows == count
+        asked = simulator.counts()["requests"]
+        assert llmhub.complete_table(source, "{text}", **arguments).reused_rows == count
+        assert simulator.counts()["requests"] == asked
+
+
 def test_names_with_brackets_are_files_where_they_exist(tmp_path: Path) -> None:
     path = tmp_path / "rows[1].csv"
     assert isinstance(locations.parse_location(str(path)), str)

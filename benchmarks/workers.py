@@ -1,0 +1,131 @@
+"""What a job for the workers of an engine costs beside the calls: time, memory and connections of one worker.
+
+    python benchmarks/workers.py                  # all figures
+    python benchmarks/workers.py --only overhead  # or jobs, memory, connections
+
+Everything runs before a server on loopback that answers at once, with an SQLite cache. Figures of a busy machine are
+ratios of two measurements that are taken in turns.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import pickle
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+from bench import MODEL, PROMPT, hub_at, interleaved, measure_table, static_server, texts
+
+import llmhub
+from llmhub import distributed
+
+BATCH_ROWS = 1000
+CONCURRENCY = 64
+
+
+def batches_of(rows: int) -> list[pa.RecordBatch]:
+    return texts(rows).to_batches(max_chunksize=BATCH_ROWS)
+
+
+def overhead(url: str, folder: Path, rows: int) -> None:
+    """Compare a job with ``complete_record_batches``, rows answered by the server and rows from the cache."""
+
+    def job_of(hub: llmhub.Hub) -> Callable[[], Any]:
+        job = distributed.job(PROMPT, model=MODEL, hub=hub, keep=["text"], concurrency=CONCURRENCY)
+        return lambda: list(job(batches_of(rows)))
+
+    def batches(hub: llmhub.Hub) -> Callable[[], Any]:
+        options: Any = {"model": MODEL, "hub": hub, "keep": ["text"], "plain": True, "concurrency": CONCURRENCY}
+        return lambda: list(llmhub.complete_record_batches(batches_of(rows), PROMPT, **options))
+
+    def fresh(make: Callable[[llmhub.Hub], Callable[[], Any]]) -> float:
+        with tempfile.TemporaryDirectory(dir=folder) as own, hub_at(url, cache=f"{own}/a.db") as hub:
+            return timed(make(hub))
+
+    with hub_at(url, cache=f"{folder}/cached.db") as hub:
+        batches(hub)()
+        for name, measures in {
+            "sent": (lambda: fresh(batches), lambda: fresh(job_of)),
+            "cached": (lambda: timed(batches(hub)), lambda: timed(job_of(hub))),
+        }.items():
+            plain, jobs = interleaved(5, *measures)
+            ratios = [job / other for job, other in zip(jobs, plain, strict=True)]
+            print(
+                f"{rows:,} rows {name}: batches {rows / min(plain):,.0f} rows/s, job {rows / min(jobs):,.0f} rows/s, "
+                f"time of the job {min(jobs) / min(plain):.3f} (median of pairs {statistics.median(ratios):.3f})"
+            )
+
+
+def timed(function: Callable[[], Any]) -> float:
+    start = time.perf_counter()
+    function()
+    return time.perf_counter() - start
+
+
+def jobs(url: str, folder: Path, rows: int) -> None:
+    """Compare ``n_jobs=2`` with one process."""
+    with hub_at(url, cache=f"{folder}/jobs.db", cache_mode="off") as hub:
+        measure_table(hub, 2000, CONCURRENCY, 2)  # starts the processes
+        one, two = interleaved(
+            3, lambda: measure_table(hub, rows, CONCURRENCY), lambda: measure_table(hub, rows, CONCURRENCY, 2)
+        )
+    print(f"{rows:,} rows: {max(one):,.0f} rows/s, n_jobs=2 {max(two):,.0f} rows/s: {max(two) / max(one):.2f}")
+
+
+def memory(url: str, folder: Path, rows: int) -> None:
+    """Print the memory of this process while a job goes over many batches."""
+
+    def many() -> Iterator[pa.RecordBatch]:
+        yield from texts(5 * rows).to_batches(max_chunksize=BATCH_ROWS)
+
+    with hub_at(url, cache=f"{folder}/memory.db") as hub:
+        job = distributed.job(PROMPT, model=MODEL, hub=hub, keep=["text"], concurrency=CONCURRENCY)
+        done, shown = 0, []
+        for batch in job(many()):
+            done += batch.num_rows
+            if done % rows == 0:
+                shown.append(f"{done:,} rows {resident_mb():.0f} MB")
+    print("memory of a worker:", ", ".join(shown))
+
+
+def resident_mb() -> float:
+    pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+
+def connections(url: str, folder: Path, rows: int) -> None:
+    """Print how many connections eight tasks of one worker open, each with its own copy of the job."""
+    with hub_at(url, cache=f"{folder}/connections.db") as hub:
+        pickled = pickle.dumps(distributed.job(PROMPT, model=MODEL, hub=hub, concurrency=CONCURRENCY, keys="carry"))
+    before = sockets()
+    for batch in batches_of(rows)[:8]:
+        list(pickle.loads(pickled)([batch]))
+    print(f"connections of 8 tasks of {CONCURRENCY} at once: {sockets() - before}")
+
+
+def sockets() -> int:
+    links = [link for link in Path("/proc/self/fd").iterdir() if link.is_symlink()]
+    return sum(str(link.readlink()).startswith("socket:") for link in links)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", choices=["overhead", "jobs", "memory", "connections"])
+    parser.add_argument("--rows", type=int, default=20_000)
+    options = parser.parse_args()
+    print("load average before:", *os.getloadavg())
+    for measure in (overhead, jobs, memory, connections):
+        if options.only in (None, measure.__name__):
+            with static_server() as url, tempfile.TemporaryDirectory() as folder:
+                measure(url, Path(folder), options.rows)
+    print("load average after:", *os.getloadavg())
+
+
+if __name__ == "__main__":
+    main()
