@@ -30,7 +30,7 @@ CONCURRENCY = 64
 
 
 def batches_of(rows: int) -> list[pa.RecordBatch]:
-    return texts(rows).to_batches(max_chunksize=BATCH_ROWS)
+    return list(texts(rows).to_batches(max_chunksize=BATCH_ROWS))
 
 
 def overhead(url: str, folder: Path, rows: int) -> None:
