@@ -264,6 +264,7 @@ class BatchRun:
         self._live_lock = asyncio.Lock()
         self._placing = asyncio.Lock()
         self._storing = asyncio.Lock()
+        self._reserved: set[bytes] = set()
         self._planned = False
         self._live_results: list[FanOutResult] = []
         self._max_rows: dict[str, int] = {}
@@ -494,7 +495,8 @@ class BatchRun:
             opened.tokens += row.tokens
         others = [row for row in encoded if row.key in taken or row.key in answered]
         for other in others:
-            self._release(other.row)
+            if other.key in self._reserved:
+                self._release(other.row)
             if other.key in taken:
                 await self._join(taken[other.key], other.row, opened.target)
         if answered:
@@ -579,6 +581,8 @@ class BatchRun:
         budgets = call.budgets or self._client.default_budgets
         if not budgets.shared:
             return None
+        if row.item[1] in self._registry.reserved:  # by another run of this client, whose batch will have the row
+            return None
         target = call.target
         full = self._prices.lookup(target)
         price = batch_price(target.provider.name, target.model, full) or full
@@ -591,6 +595,7 @@ class BatchRun:
         for shared in budgets.shared:
             shared.budget = reserve(shared.budget, max_cost)
         self._registry.reserved[row.item[1]] = (budgets.shared, max_cost)
+        self._reserved.add(row.item[1])
         return None
 
     def _release(self, row: _Row) -> None:
@@ -813,7 +818,7 @@ class BatchRun:
                 await self._lose(opened)
                 return
             if status.error is not None:
-                await run_in_thread(self._ledger.finish, record._replace(state="failed", ended_at=time.time()))
+                await self._finish(record._replace(state="failed", ended_at=time.time()))
                 opened.record = record._replace(state="failed")
                 await self._on_refused(opened, status.error, status.bad_rows)
                 return
@@ -830,13 +835,20 @@ class BatchRun:
                 await self._on_foreign(opened)
                 return
             ended = opened.record._replace(state="collected", ended_at=time.time())
-            await run_in_thread(self._ledger.finish, ended)
+            await self._finish(ended)
             opened.record = ended
         finally:
             await self._release_claim(token)
         self._open.pop(token, None)
         self._ended.set()
         await self._on_late(opened, late)
+
+    async def _finish(self, record: BatchRecord) -> None:
+        """Close a batch, and release rows without an answer that no run waits for."""
+        for key in await run_in_thread(self._ledger.rows, record.token):
+            if key in self._registry.reserved:
+                self._registry.settle(key, (), 0)
+        await run_in_thread(self._ledger.finish, record)
 
     async def _read(  # noqa: C901 - one case for each fate of a row
         self, opened: _OpenBatch, status: BatchStatus, collector: _Collector
@@ -917,7 +929,7 @@ class BatchRun:
     async def _on_gone(self, opened: _OpenBatch, error: LLMError) -> None:
         """Fail the rows of a batch that cannot be read any more, and close it if the provider does not have it."""
         if error.status == 404:  # noqa: PLR2004 - the batch or its results were deleted
-            await run_in_thread(self._ledger.finish, opened.record._replace(state="failed", ended_at=time.time()))
+            await self._finish(opened.record._replace(state="failed", ended_at=time.time()))
         self._open.pop(opened.record.token, None)
         for row in opened.rows.values():
             self._release(row)

@@ -540,3 +540,18 @@ def test_polls_wait_as_long_as_the_provider_asks(tmp_path: Path, monkeypatch: py
         assert column(complete(["a"], MODELS[0], hub, poll_s=30.0), "status") == ["ok"]
     assert pauses[:3] == [30.0, 777.0, 300.0]
     assert max(pauses[2:]) == 300.0
+
+
+@pytest.mark.parametrize("model", MODELS[:2])
+def test_rows_that_no_run_waits_for_are_released_when_their_batch_is_cancelled(tmp_path: Path, model: str) -> None:
+    settings = Simulator(seed=5, batches=SimBatches(duration_s=100.0))
+    with serving(settings) as served, hub_of(served, tmp_path, budget_usd=1.0) as hub:
+        table = complete([f"question {number}" for number in range(10)], model, hub, deadline=0.01, max_tokens=50)
+        assert set(column(table, "status")) == {"pending"}
+        served.advance_clock(50.0)
+        (batch,) = llmhub.batches(hub=hub)
+        assert batch.cancel(poll_s=0.02).state == "collected"
+        spending = hub.spending()
+        assert spending is not None
+        assert spending.reserved == 0
+        assert spending.spent > 0
