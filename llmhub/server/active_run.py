@@ -119,7 +119,7 @@ def log_results(active: ActiveRun, table: pa.Table, paid: set[bytes]) -> None:
         active.counter.note_time()
 
 
-def read_results(path: Path, active: ActiveRun | None, after: int, limit: int) -> tuple[pa.Table | None, int]:
+def read_results(path: Path, active: ActiveRun | None, after: int, limit: int) -> tuple[pa.Table, int]:
     """Return results of a run, and how many there are."""
     if active is not None:
         with suppress(ValueError):  # it ended meanwhile, and its log is closed

@@ -75,13 +75,11 @@ class ResultLog:
             self._file.flush()
             self._add(self._end + HEADER.size, len(content), len(table))
 
-    def read(self, after: int, limit: int = MAX_ROWS) -> pa.Table | None:
-        """Return up to about ``limit`` results after the first ``after``; ``None`` if the log has not even a schema."""
+    def read(self, after: int, limit: int = MAX_ROWS) -> pa.Table:
+        """Return up to ``limit`` results after the first ``after``; the first piece has at least their schema."""
         import pyarrow as pa  # noqa: PLC0415 - imports Arrow
 
         with self._lock:
-            if not self._firsts:
-                return None
             index = max(bisect_right(self._firsts, after) - 1, 0)
             tables: list[pa.Table] = []
             first, taken = self._firsts[index], 0

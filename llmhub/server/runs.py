@@ -28,7 +28,6 @@ from llmhub.cache.sqlite import DiskCache
 from llmhub.cache.store import Store
 from llmhub.core.errors import (
     AuthFailed,
-    Cancelled,
     ConnectorError,
     InvalidRequest,
     NotFound,
@@ -85,8 +84,10 @@ if TYPE_CHECKING:
 
 
 LOGGER: Final = logging.getLogger("llmhub.server")
-PATROL_S: Final = 2.0
+PATROL_S: Final = 1.0
 """How often runs are taken up that another process has left, and stop requests of other processes are seen."""
+LOOK_S: Final = 0.2
+"""How often the log of a run that another process executes is read, while a client waits for its results."""
 SATURATED_SHARE: Final = 0.9
 REFUSALS: Final = (AuthFailed, PermissionDenied, NotFound, InvalidRequest, Unsupported)
 """Errors with which a run cannot be taken up again at any time."""
@@ -241,6 +242,13 @@ class Runs:
         active.lock.release()
         self.active.pop(record.id, None)
         active.notify()
+
+    async def _store_totals(self, active: ActiveRun) -> None:
+        """Store the counts so far, for clients of other processes, and until the next one takes the run up."""
+        totals = _encode(RunTotals(results=active.counter.results, models=active.counter.with_forecasts()))
+        if totals != active.record.summary:
+            active.record = replace(active.record, summary=totals)
+            await run_in_thread(lambda: self.store.update(active.record.id, summary=totals))
 
     async def _end(self, record: RunRecord, state: RunState, error: str, summary: bytes = b"") -> None:
         values: dict[str, object] = {"state": state, "error": error, "ended_at": time.time()}
@@ -403,24 +411,23 @@ class Runs:
         Waits up to ``wait_s`` for the first one.
         """
         deadline = asyncio.get_running_loop().time() + wait_s
-        while (active := self.active.get(record.id)) is not None and active.log.rows <= after:
-            changed = active.changed
-            if self._is_leaving:
-                break
-            try:
+        while True:
+            active = self.active.get(record.id)
+            if active is None:
+                record = await self.find(record.id, record.team)
+            # Asked before the log is read: one that has ended gets no further results.
+            has_ended = active is None and record.state not in UNFINISHED
+            changed = None if active is None else active.changed
+            path = self.store.path(record.id, RESULTS)
+            table, rows = await run_in_thread(read_results, path, active, after, limit)
+            is_late = asyncio.get_running_loop().time() >= deadline
+            if len(table) or has_ended or is_late or self._is_leaving:
+                return table, has_ended and after + len(table) >= rows
+            # A run of another process is looked at from time to time.
+            pause = asyncio.sleep(min(wait_s, LOOK_S)) if changed is None else changed.wait()
+            with suppress(TimeoutError):
                 async with asyncio.timeout_at(deadline):
-                    await changed.wait()
-            except TimeoutError:
-                break
-        active = self.active.get(record.id)
-        is_active = active is not None
-        table, rows = await run_in_thread(read_results, self.store.path(record.id, RESULTS), active, after, limit)
-        if table is None:
-            raise to_exception(Cancelled(message="the run has no results yet", retry_after_s=1.0))
-        if not is_active:
-            record = await self.find(record.id, record.team)
-        has_ended = not is_active and record.state not in UNFINISHED
-        return table, has_ended and after + len(table) >= rows
+                    await pause
 
     async def stop(self, record: RunRecord) -> None:
         """Send nothing more for a run; a second call cancels what is in flight too."""
@@ -444,6 +451,7 @@ class Runs:
                     record = await run_in_thread(self.store.get, active.record.id, active.record.team)
                     if record is not None and record.state == "stopping" and not active.stop.requested:
                         await self.stop(record)
+                    await self._store_totals(active)
                 if time.monotonic() - removed_at > DAY_S / 24:
                     removed_at = time.monotonic()
                     oldest = time.time() - self.service.settings.runs.keep_days * DAY_S

@@ -217,7 +217,6 @@ class TestLog:
             log.close()
             log = ResultLog(tmp_path / "log")
             found = log.read(0)
-            assert found is not None
             assert found.column("x").to_pylist() == [*before, 9]
             log.close()
 
@@ -321,6 +320,25 @@ class TestRestarts:
             assert [(run["state"], revoked.key.id in run["error"]) for run in others["data"]] == [("failed", True)]
             spent = {key.id: key.spent_usd for key in registry.describe_all()}
             assert spent[paying.key.id] == state["spent_usd"]
+
+    def test_services_on_one_folder_share_their_runs(self, serve_on: ServeOn, tmp_path: Path) -> None:
+        runs = RunSettings(folder=str(tmp_path))
+        with (
+            simulating(Simulator(latency=Latency(0.05))) as simulator,
+            serve_on(simulator.url, runs=runs) as first,
+            serve_on(simulator.url, runs=runs) as second,
+        ):
+            run = begin(first.url, texts(400), concurrency=2)
+            tables = [rows_after(second.url, run["id"], 0)[0]]
+            assert 0 < len(tables[0]) < 400
+            while not state_of(second.url, run["id"])["done"]:
+                threading.Event().wait(0.05)
+            assert ask(second.url, "DELETE", f"/v1/runs/{run['id']}")[0] == 200
+            results = download(second.url, run["id"], tables)
+            assert sorted(results.column("row").to_pylist()) == list(range(400))
+            assert state_of(second.url, run["id"])["state"] == "stopped"
+            statuses = Counter(results.column("status").to_pylist())
+            assert statuses["ok"] == simulator.counts()["requests"] < 400
 
     def test_run_of_a_simulator_is_not_taken_up_by_another_service(self, serve_on: ServeOn, tmp_path: Path) -> None:
         runs = RunSettings(folder=str(tmp_path))

@@ -377,6 +377,16 @@ class TestBadInput:
             status, _, content = send(url, path, body, **GOOD)
             assert (status, json.loads(content)["error"]["path"]) == (400, "table"), content
 
+    def test_body_that_arrives_byte_by_byte_is_not_waited_for(self, serving: Serving) -> None:
+        connection = http.client.HTTPConnection(urlsplit(serving(body_timeout_s=0.2).url).netloc, timeout=20)
+        connection.putrequest("POST", f"/v1/runs?{urlencode(GOOD)}")
+        connection.putheader("content-type", STREAM)
+        connection.putheader("content-length", "100000")
+        connection.endheaders(TEXTS[:10])
+        reply = connection.getresponse()
+        assert (reply.status, json.loads(reply.read())["error"]["type"]) == (408, "InvalidRequest")
+        connection.close()
+
     def test_cut_values_are_refused_before_they_are_read(self, serving: Serving) -> None:
         """Offsets that point outside of their buffer would be read from other memory."""
         array = pa.array(["a", "b"])
