@@ -352,7 +352,7 @@ class TestBadInput:
         url = serving(runs=RunSettings(folder=str(tmp_path))).url
 
         @given(requests(), st.sampled_from(["/v1/tables", "/v1/plans", "/v1/runs"]))
-        @settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+        @settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
         def check(request: dict[str, Any], path: str) -> None:
             body, kind = form(request, TEXTS)
             status, _, content = send(url, path, body, kind)
