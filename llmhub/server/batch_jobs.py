@@ -23,7 +23,7 @@ from typing import Any, Final
 
 from returns.pipeline import is_successful
 
-from llmhub.core.errors import Cancelled, ConnectorError, Overloaded, to_exception
+from llmhub.core.errors import Cancelled, ConnectorError, Overloaded, is_transient, to_exception
 from llmhub.engine.call import Answer
 from llmhub.engine.event_loop import StopSignal, run_in_thread
 from llmhub.engine.fan_out_types import ResultEvent
@@ -279,6 +279,8 @@ class BatchJobs:
         """Execute a batch, unless another process does."""
         if self._is_leaving or row.object.id in self.active:
             return
+        if row.owner.simulated != (self.service.hub.simulator is not None):
+            return  # made for a simulator, or for real providers: left to a service that has those
         lock = await run_in_thread(try_lock, self.folder.path(row.object.id, LOCK))
         if lock is None:
             return
@@ -302,7 +304,10 @@ class BatchJobs:
             if not self._is_leaving:
                 raise
         except ConnectorError as error:
-            await self._fail(active, [BatchProblem(code="batch_failed", message=error_text(error.error))])
+            if is_transient(error.error):  # the store of keys is lost: it is taken up again
+                LOGGER.warning("batch %s: %s", batch.id, error_text(error.error))
+            else:
+                await self._fail(active, [BatchProblem(code="batch_failed", message=error_text(error.error))])
         except Exception:
             LOGGER.exception("batch %s", batch.id)
             await self._fail(

@@ -10,7 +10,7 @@ from typing import Any, Final, NamedTuple
 from returns.pipeline import is_successful
 from returns.result import Failure, Result, Success
 
-from llmhub.core.errors import ConnectorError, LLMError, Unsupported, invalid, to_exception
+from llmhub.core.errors import ConnectorError, LLMError, Unsupported, to_exception
 from llmhub.core.types import Payload
 from llmhub.engine.call import Answer
 from llmhub.server.batch_folder import BatchOwner
@@ -67,9 +67,6 @@ def parse_completion(
     completion = parse_payload(service, context, dialect, line.body)
     if completion.parsed.stream:
         raise to_exception(Unsupported(path="$.stream", message="a line of a batch cannot be streamed; leave it out"))
-    simulated = any(target.endpoint.simulated for target in service.hub.targets(completion.target.name))
-    if simulated != owner.simulated and not simulated:
-        raise invalid("$.model", "the batch was made for a simulator, which this service has no more")
     parsed = completion.parsed
     if owner.unsupported == "drop":
         unsupported: Any = owner.unsupported

@@ -20,13 +20,16 @@ from llmhub.cache.memory import MemoryCache
 from llmhub.cache.sqlite import DiskCache
 from llmhub.cache.sqlite_access import open_sqlite_access
 from llmhub.core.secret import Secret
-from llmhub.engine.event_loop import background_loop
+from llmhub.engine.event_loop import background_loop, submit
+from llmhub.hub import Hub
+from llmhub.server.access import OpenAccess
 from llmhub.server.access_settings import AccessSettings
-from llmhub.server.batch_folder import LineLog
+from llmhub.server.batch_folder import BatchFolder, LineLog
 from llmhub.server.batch_jobs import BatchJobs
 from llmhub.server.key_access import KeyAccess
 from llmhub.server.running import RunningService
-from llmhub.server.server_settings import BatchSettings
+from llmhub.server.server_settings import BatchSettings, ServerSettings
+from llmhub.server.service import Service
 from llmhub.server.virtual_keys import KeyOptions, KeyRegistry
 from llmhub.sim import Latency, SimBatches, Simulator, SimulatorThread
 from llmhub.sim import serving as simulating
@@ -312,6 +315,21 @@ class TestTeams:
         assert batch.request_counts.completed + batch.request_counts.failed == 41
         assert 0 < batch.cost_usd <= Decimal("0.0001")
 
+    def test_batch_of_a_revoked_key_ends(self, serving: Serving, tmp_path: Path) -> None:
+        store = open_sqlite_access(tmp_path / "keys.db")
+        registry = KeyRegistry(store)
+        made, other = registry.create(KeyOptions(team="red")), registry.create(KeyOptions(team="red"))
+        access = KeyAccess(AccessSettings(keys=True, admin_key=Secret("a" * 40), refresh_s=0.0), store)
+        running = serving(access=access)
+        jobs = running.service.resources[BatchJobs]
+        jobs._executing = asyncio.Semaphore(0)
+        batch_id = create(client_of(running.url, made.token), [chat_line("a")])
+        registry.revoke(made.key.id)
+        background_loop().call_soon_threadsafe(jobs._executing.release)
+        batch = wait(client_of(running.url, other.token), batch_id)
+        assert (batch.status, batch.errors.data[0].code) == ("failed", "batch_failed")
+        assert "revoked" in batch.errors.data[0].message
+
 
 class TestEndsOfTheProcess:
     LINES: Final = 120
@@ -346,6 +364,22 @@ class TestEndsOfTheProcess:
         assert self.LINES <= requests <= self.LINES + in_flight
         costs = [Decimal(str(line["llmhub"]["cost_usd"])) for line in answered.values()]
         assert Decimal(str(batch.cost_usd)) == sum(costs)
+
+    def test_batch_of_a_simulator_is_not_taken_up_for_real_providers(
+        self, tmp_path: Path, serving: Serving, simulator: SimulatorThread
+    ) -> None:
+        running = serving(batches=BatchSettings(folder=str(tmp_path)))
+        jobs = running.service.resources[BatchJobs]
+        jobs._executing = asyncio.Semaphore(0)
+        create(client_of(running.url), [chat_line("a")])
+        (row,) = jobs.folder.open_batches()
+        submit(jobs.close()).result()
+        real = Service(Hub(endpoints={}, local_files=False), ServerSettings(port=0), OpenAccess())
+        folder = BatchFolder(tmp_path)
+        other = BatchJobs(real, folder)
+        submit(other._take_up(row)).result()
+        assert other.active == {}
+        submit(other.close()).result()
 
     def test_two_services_of_one_folder_send_each_line_once(
         self, tmp_path: Path, serve_on: Callable[..., AbstractContextManager[RunningService]]
