@@ -1,4 +1,7 @@
-"""The hub: one immutable value that holds providers, credentials, cache and policies of calls."""
+"""The hub: one immutable value that holds providers, credentials, cache and policies of calls.
+
+The file is long because every field of a hub is documented and validated beside it.
+"""
 
 from __future__ import annotations
 

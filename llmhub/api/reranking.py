@@ -123,7 +123,7 @@ def rerank_table(
     ConnectorError
         With ``on_error="raise"``, the error of the first failed row. Its ``table`` has the results of all rows.
     """
-    from llmhub.tables.reranking import with_scores  # noqa: PLC0415 - imports Arrow
+    from llmhub.tables.rerank_scores import with_scores  # noqa: PLC0415 - imports Arrow
 
     if not isinstance(query, str) or not query.strip():
         raise invalid("query", f"must be a text, not {query!r:.80}")

@@ -2,6 +2,8 @@
 
 A run is built in two steps: `build_table_run` validates everything that can be checked before sending and raises, and
 `run_table` sends the requests. Arrow is imported inside functions, so that ``import llmhub`` stays fast.
+
+The file is long because the synchronous and the awaited form of each call are documented once and stand together.
 """
 
 from __future__ import annotations

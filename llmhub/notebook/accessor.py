@@ -1,6 +1,8 @@
 """``df.llm`` and ``series.llm``: completions of a frame or series, returned as the same kind with the same index.
 
 The accessors have no state but the frame, because pandas creates a new one at each access.
+
+The file is long because each method stands beside the typed forms of its call.
 """
 
 from __future__ import annotations
@@ -42,7 +44,7 @@ from llmhub.tables.embeddings import EmbeddingColumns, embedding_columns
 from llmhub.tables.pandas_types import DtypeBackend
 from llmhub.tables.plan import Plan
 from llmhub.tables.prompt_batch import render_texts
-from llmhub.tables.reranking import COMPACT as SCORE_COLUMNS
+from llmhub.tables.rerank_scores import COMPACT as SCORE_COLUMNS
 from llmhub.tables.result_frames import ROW, ResultColumns, result_columns
 from llmhub.tables.rows import FrameColumns, Row
 from llmhub.tables.structured_outputs import (

@@ -68,7 +68,7 @@ class BatchOwner(Struct, kw_only=True, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class BatchEntry:
-    """A batch as it is kept; ``cancel_at`` is when somebody has cancelled it."""
+    """A batch as it is kept; ``cancel_at`` is when a client has cancelled it."""
 
     team: str
     object: BatchObject

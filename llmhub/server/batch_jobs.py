@@ -40,7 +40,7 @@ from llmhub.server.batch_folder import (
     LineLog,
     iter_line_groups,
 )
-from llmhub.server.batch_provider import RESERVED, ProviderBatch
+from llmhub.server.batch_provider import RESERVED, ForwardedBatch
 from llmhub.server.batch_rows import RowReply, answer_row, encode_answer
 from llmhub.server.context import RequestContext
 from llmhub.server.dialects.openai_batches import (
@@ -230,7 +230,7 @@ class BatchJobs:
     # Upkeep
 
     async def patrol(self) -> None:
-        """Take up batches that nobody executes, see cancellations, and store progress, until cancelled."""
+        """Take up batches that no process executes, see cancellations, and store progress, until cancelled."""
         removed_at = 0.0
         while True:
             try:
@@ -394,7 +394,7 @@ class BatchJobs:
         """Pass the lines that are not answered yet on to the providers' Batch APIs, and wait for the answers."""
         batch, owner = active.batch, active.row.owner
         marker = self.folder.path(batch.id, RESERVED)
-        work = ProviderBatch(self.service, context, owner, is_reserved=await run_in_thread(marker.exists))
+        work = ForwardedBatch(self.service, context, owner, is_reserved=await run_in_thread(marker.exists))
         await run_in_thread(marker.touch)
         stop, policy = StopSignal(), work.policy(batch.expires_at)
 
@@ -414,7 +414,7 @@ class BatchJobs:
             await asyncio.shield(run_in_thread(lambda: marker.unlink(missing_ok=True)))
 
     async def _relay_end(self, active: ActiveBatch, stop: StopSignal, cancel: StopSignal) -> None:
-        """Tell the engine when the batch ends early, which cancels it at the provider, or the service leaves."""
+        """Stop the engine when the batch ends early, which cancels it at the provider, or when the service leaves."""
         while not self._is_stopping(active):
             self._changed.clear()
             await self._changed.wait()
@@ -423,7 +423,7 @@ class BatchJobs:
         else:
             stop.request()
 
-    def _settle_row(self, active: ActiveBatch, work: ProviderBatch, position: int, answer: Answer) -> None:
+    def _settle_row(self, active: ActiveBatch, work: ForwardedBatch, position: int, answer: Answer) -> None:
         """Write the answer of a row; one that is still in a batch, or was not sent, has none."""
         failure = None if is_successful(answer.outcome) else answer.outcome.failure()
         if isinstance(failure, Cancelled):

@@ -76,7 +76,7 @@ class ProviderRow:
         self.budgets = ()
 
 
-class ProviderBatch:
+class ForwardedBatch:
     """The lines of one batch as rows of providers' batches. Use it on the engine's loop, except `chunks`."""
 
     def __init__(self, service: Service, context: RequestContext, owner: BatchOwner, *, is_reserved: bool) -> None:

@@ -1,4 +1,7 @@
-"""The page of the service as HTML: runs, spend, limits and waits, errors and the cache. Pure: values in, markup out."""
+"""The page of the service as HTML: runs, spend, limits and waits, errors and the cache. Pure: values in, markup out.
+
+The file is long because the parts of one page are read together.
+"""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ from llmhub.wire.readers import as_count, as_mapping
 from llmhub.wire.vectors import from_lists
 
 
-class Score(msgspec.Struct, gc=False):
+class ScoredDocument(msgspec.Struct, gc=False):
     """The score of one text."""
 
     index: int
@@ -35,8 +35,8 @@ class Score(msgspec.Struct, gc=False):
 class RerankReply(msgspec.Struct, gc=False):
     """The body of a reply."""
 
-    results: list[Score] = []
-    data: list[Score] = []
+    results: list[ScoredDocument] = []
+    data: list[ScoredDocument] = []
     usage: object = None
     model: object = ""
 
