@@ -136,10 +136,13 @@ class ObserverSet(NamedTuple):
         All of them; empty if nothing is observed.
     of_starts
         Those that want `CallStarted` and `RequestStarted` too, which are not made for the others.
+    skips
+        Returns whether the next call of a run may go unobserved, if the only observer samples calls.
     """
 
     observers: tuple[Observer, ...] = ()
     of_starts: tuple[Observer, ...] = ()
+    skips: Callable[[], bool] | None = None
 
 
 NO_OBSERVERS: Final = ObserverSet()
@@ -246,6 +249,8 @@ def observation_middleware(observers: Observers) -> Middleware:
         def send_or_observe(call: Call) -> Awaitable[Answer]:
             active = observers()
             if not active.observers or OBSERVED_CALL.get() is not None:
+                return send(call)
+            if active.skips is not None and active.skips():
                 return send(call)
             return observe_call(active, call, lambda: send(call), _itself)
 

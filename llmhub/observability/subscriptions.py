@@ -19,23 +19,37 @@ class _Subscriptions:
     def __init__(self) -> None:
         self.lock = threading.Lock()
         self.active = NO_OBSERVERS
+        self.skips: tuple[tuple[Observer, Callable[[], bool]], ...] = ()
+
+    def set(self, observers: tuple[Observer, ...], of_starts: tuple[Observer, ...]) -> None:
+        """Replace the observers."""
+        own = [skips for observer, skips in self.skips if len(observers) == 1 and observer is observers[0]]
+        skips = own[0] if own else None
+        self.active = ObserverSet(observers, of_starts, skips)
 
 
 _SUBSCRIBED: Final = _Subscriptions()
 
 
-def subscribe(observer: Observer, *, starts: bool = True) -> Callable[[], None]:
+def subscribe(
+    observer: Observer, *, starts: bool = True, skips: Callable[[], bool] | None = None
+) -> Callable[[], None]:
     """Observe every hub of this process from now on; return the function that ends it.
 
-    ``starts`` tells whether the observer wants the events of starts too.
+    ``starts`` tells whether the observer wants the events of starts too; ``skips``, whether a call of a run may go
+    unobserved (see `ObserverSet`).
     """
     with _SUBSCRIBED.lock:
-        _SUBSCRIBED.active = with_observer(_SUBSCRIBED.active, observer, starts=starts)
+        if skips is not None:
+            _SUBSCRIBED.skips = (*_SUBSCRIBED.skips, (observer, skips))
+        active = with_observer(_SUBSCRIBED.active, observer, starts=starts)
+        _SUBSCRIBED.set(active.observers, active.of_starts)
 
     def unsubscribe() -> None:
         with _SUBSCRIBED.lock:
             active = _SUBSCRIBED.active
-            _SUBSCRIBED.active = ObserverSet(
+            _SUBSCRIBED.skips = tuple(item for item in _SUBSCRIBED.skips if item[0] is not observer)
+            _SUBSCRIBED.set(
                 tuple(item for item in active.observers if item is not observer),
                 tuple(item for item in active.of_starts if item is not observer),
             )

@@ -12,6 +12,7 @@ import json
 import random
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any, Final, TypeAlias
 from urllib.parse import urlsplit
 
@@ -135,7 +136,9 @@ def configure(
             provider = import_optional("opentelemetry.metrics", "otel").get_meter_provider()
         recorder = _Metrics(provider.get_meter(SCOPE, schema_url=version.schema_url or None), version)
     tracing = _Tracing(tracer, version, recorder, ratio=ratio, with_content=content)
-    unsubscribe = subscribe(tracing.observe)
+    observe = tracing.observe
+    # Metrics are of all calls; spans alone are only made of those that are sampled.
+    unsubscribe = subscribe(observe, skips=tracing.skip_call if recorder is None and ratio < 1 else None)
 
     def undo() -> None:
         if _CONFIGURED.undo is not undo:
@@ -222,6 +225,14 @@ def _propagator() -> Any:
     return import_optional("opentelemetry.trace.propagation.tracecontext", "otel").TraceContextTextMapPropagator()
 
 
+_IS_SAMPLED: Final[ContextVar[bool]] = ContextVar("llmhub_is_sampled", default=False)
+"""Whether the call that the current task is about to make has been chosen."""
+
+
+def _unsampled_headers() -> dict[str, str]:
+    return {"traceparent": UNSAMPLED.format(random.getrandbits(128), random.getrandbits(64))}
+
+
 class _Tracing:
     """Begins spans on the event loop, and completes them in the thread of its dispatcher."""
 
@@ -240,6 +251,16 @@ class _Tracing:
         self.dispatcher = Dispatcher(self._complete)
 
     # On the event loop
+
+    def skip_call(self) -> bool:
+        """Return whether the next call is not traced; its requests tell the provider's side so."""
+        if self._api.get_current_span().get_span_context().is_valid:
+            return False
+        if random.random() < self._ratio:  # noqa: S311 - no secret
+            _IS_SAMPLED.set(True)
+            return False
+        OUTGOING_HEADERS.set(_unsampled_headers())
+        return True
 
     def observe(self, event: Event) -> None:
         """Begin a span, or queue the event that completes it."""
@@ -265,9 +286,12 @@ class _Tracing:
         return span is not None and span.is_recording()
 
     def _begin_call(self, event: CallStarted) -> None:
-        is_root = not self._api.get_current_span().get_span_context().is_valid
-        if is_root and self._ratio < 1 and random.random() >= self._ratio:  # noqa: S311 - no secret
-            return
+        if _IS_SAMPLED.get():
+            _IS_SAMPLED.set(False)
+        else:
+            is_root = not self._api.get_current_span().get_span_context().is_valid
+            if is_root and self._ratio < 1 and random.random() >= self._ratio:  # noqa: S311 - no secret
+                return
         span = self._tracer.start_span(f"call {event.call.target.name}", start_time=event.started_ns)
         self._calls[event.call_id] = span
         observed = OBSERVED_CALL.get()
@@ -278,7 +302,7 @@ class _Tracing:
         parent = self._calls.get(event.call_id)
         if parent is None:
             # The provider's side is told that the call is not traced, so that it does not decide anew.
-            OUTGOING_HEADERS.set({"traceparent": UNSAMPLED.format(random.getrandbits(128), random.getrandbits(64))})
+            OUTGOING_HEADERS.set(_unsampled_headers())
             return
         context = self._api.set_span_in_context(parent)
         if parent.is_recording():

@@ -12,6 +12,7 @@ import llmhub
 from llmhub.engine.decision_log import Decision
 from llmhub.engine.observer import (
     CALL_ORIGIN,
+    NO_OBSERVERS,
     OBSERVED_CALL,
     OUTGOING_HEADERS,
     CacheHits,
@@ -164,7 +165,7 @@ def test_nothing_is_observed_unless_asked_for(hub: llmhub.Hub, monkeypatch: pyte
     def refuse(*_: object) -> None:
         raise AssertionError("an event was made")
 
-    assert current_observers() == ((), ())
+    assert current_observers() == NO_OBSERVERS
     for name in ("CallStarted", "RequestStarted", "CallFinished", "RequestFinished", "CacheHits"):
         monkeypatch.setattr(f"llmhub.engine.observer.{name}", refuse)
     llmhub.complete("hi", model=MODEL, hub=hub)

@@ -323,6 +323,10 @@ def test_traces_are_sampled_by_ratio(collector: Collector, configure: Any, scrip
     undo()
     calls = [span for span in collector.checked_spans() if span.name.startswith("call ")]
     assert 50 < len(calls) < 150
+    # The provider's side is told of each request of the run whether its call is traced; the others are not observed.
+    flags_of_run = [re.search(rb"traceparent: 00-\S+-(\d\d)\r", request) for request in served.requests[1:]]
+    traced = [flags for flags in flags_of_run if flags is not None and int(flags[1], 16) & 1]
+    assert (len(traced), len(flags_of_run)) == (len(calls), 200)
 
 
 def test_log_lines_name_the_trace(
