@@ -14,6 +14,8 @@ How it is put together
 ``running``          start, drain and stop: on the engine's loop of this process, or until SIGTERM (``llmhub serve``)
 ``dialects``         pure, one module an API: request payload -> request; response, stream, error -> payload
 ``..._routes``       route groups, one module each
+``virtual_keys``     records of keys, and `KeyRegistry`, which makes and changes them
+``key_access``       `KeyAccess`: callers by keys or signatures, and their limits; ``jupyterhub_access``: by tokens
 ``rpc``              gRPC and Arrow Flight: other protocols before the same service
 
 ``table_request``, ``table_upload``, ``table_work``

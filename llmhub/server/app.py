@@ -16,6 +16,7 @@ from typing import Any, Final
 
 import msgspec
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 from returns.pipeline import is_successful
 
 from llmhub.core.errors import (
@@ -104,7 +105,7 @@ async def _respond(service: Service, route: HttpRoute, request: web.Request, req
     """Return the handler's response, or that of its error; a stream that has begun can only be cut off."""
     try:
         response = await _handle(service, route, request, request_id)
-    except (ConnectorError, web.HTTPException) as error:
+    except (ConnectorError, web.HTTPException, HttpProcessingError) as error:
         if STREAM in request:
             _abort(request)
             raise ConnectionResetError("the stream had begun") from error
@@ -228,8 +229,10 @@ def _require_media_type(route: HttpRoute, request: web.Request) -> None:
         raise to_exception(InvalidRequest(path="content-type", message=message, status=415))
 
 
-def _http_error(refusal: web.HTTPException) -> LLMError:
+def _http_error(refusal: web.HTTPException | HttpProcessingError) -> LLMError:
     """Return the error of an exception that aiohttp raised while it read the request."""
+    if isinstance(refusal, HttpProcessingError):  # a part of a form has headers that are none
+        return InvalidRequest(path="body", message="has a header that is not valid", status=400)
     if refusal.status == web.HTTPNotFound.status_code:
         return NotFound(message="no such resource")
     return InvalidRequest(message=(refusal.text or refusal.reason).partition("\n")[0], status=refusal.status)

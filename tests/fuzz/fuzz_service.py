@@ -7,11 +7,16 @@ dependencies of its own, so it is run as a command from an environment of its ow
 from __future__ import annotations
 
 import argparse
+import os
 import re
 import subprocess
 import sys
+from contextlib import ExitStack
+from tempfile import TemporaryDirectory
 
 from llmhub.sim import Simulator, serving
+
+ADMIN_KEY = "admin-key-of-generated-requests-0123"
 
 
 def main() -> int:
@@ -19,9 +24,17 @@ def main() -> int:
     parser.add_argument("schemathesis", help="path of the command")
     parser.add_argument("--max-examples", default="25")
     options = parser.parse_args()
-    with serving(Simulator(seed=7)) as simulator:
-        command = [sys.executable, "-m", "llmhub", "serve", "--port", "0", "--cache", "none"]
-        service = subprocess.Popen([*command, "--simulator", simulator.url], stderr=subprocess.PIPE, text=True)
+    with ExitStack() as stack:
+        simulator = stack.enter_context(serving(Simulator(seed=7)))
+        command = [sys.executable, "-m", "llmhub", "serve", "--keys", "--port", "0", "--cache", "none"]
+        folder = stack.enter_context(TemporaryDirectory())
+        variables = {"ADMIN_KEY": ADMIN_KEY, "SIGNING_SECRET": ADMIN_KEY[::-1], "STORE": f"{folder}/keys.db"}
+        service = subprocess.Popen(
+            [*command, "--simulator", simulator.url],
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, **{f"LLMHUB_SERVER_ACCESS_{name}": value for name, value in variables.items()}},
+        )
         try:
             assert service.stderr is not None
             found = None
@@ -34,6 +47,7 @@ def main() -> int:
                     *(options.schemathesis, "run", f"{found[1]}/openapi.json", "--no-color"),
                     *("--checks", "not_a_server_error", "--phases", "examples,coverage,fuzzing"),
                     *("--max-examples", options.max_examples, "--request-timeout", "20"),
+                    *("--header", f"authorization: Bearer {ADMIN_KEY}"),
                     *("--exclude-path", "/drain"),  # it would refuse everything after it
                 ],
                 check=False,
