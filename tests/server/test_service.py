@@ -132,22 +132,11 @@ class TestRequests:
         assert reply[0] == status
         assert reply[2]["error"]["message"]
 
-    @pytest.mark.parametrize(
-        ("path", "kind", "body"),
-        [
-            *(
-                (
-                    path,
-                    "multipart/form-data; boundary=B",
-                    b'--B\r\nContent-Disposition: form-data; name="\x11"\r\n\r\n--B--',
-                )
-                for path in ("/v1/files", "/v1/plans", "/v1/runs")
-            ),
-            ("/login", "application/x-www-form-urlencoded", b"&".join([b"a=1"] * 20)),
-        ],
-    )
-    def test_forms_that_cannot_be_read_are_refused(self, serving: Serving, path: str, kind: str, body: bytes) -> None:
-        status, _, reply = fetch(serving().url, path, body, headers={"content-type": kind})
+    @pytest.mark.parametrize("path", ["/v1/files", "/v1/plans", "/v1/runs"])
+    def test_forms_that_cannot_be_read_are_refused(self, serving: Serving, path: str) -> None:
+        body = b"--B\r\nContent-Disposition: form-data; a=\x11\r\n\r\n--B--"
+        headers = {"content-type": "multipart/form-data; boundary=B"}
+        status, _, reply = fetch(serving().url, path, body, headers=headers)
         assert (status, bool(reply["error"]["message"])) == (400, True)
 
     def test_unknown_paths_and_methods(self, serving: Serving) -> None:
