@@ -845,7 +845,7 @@ class BatchRun:
 
     async def _finish(self, record: BatchRecord) -> None:
         """Close a batch, and release rows without an answer that no run waits for."""
-        for key in await run_in_thread(self._ledger.rows, record.token):
+        for key in await run_in_thread(self._ledger.rows, record.token) if self._registry.reserved else ():
             if key in self._registry.reserved:
                 self._registry.settle(key, (), 0)
         await run_in_thread(self._ledger.finish, record)
