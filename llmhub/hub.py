@@ -291,10 +291,7 @@ class Hub:
                 "service", f"must be the address of a service, such as 'https://llm.example', not {shown:.80}"
             )
         object.__setattr__(self, "service", given.rstrip("/"))
-        key: object = config.service_key() if self.service_key is None else self.service_key
-        if not isinstance(key, (str, Secret)):
-            raise invalid("service_key", f"must be a string, not {type(key).__name__}")
-        object.__setattr__(self, "service_key", key if isinstance(key, Secret) else Secret(key))
+        object.__setattr__(self, "service_key", _service_secret(self.service_key))
         name = next((name for name in SERVICE_DECIDES if getattr(self, name)), None)
         if name is not None:
             raise invalid(name, "is decided by the service; omit it, or omit service")
@@ -560,6 +557,15 @@ if hasattr(os, "register_at_fork"):
 
 def _unpickle_portable_hub(arguments: dict[str, Any]) -> PortableHub:
     return PortableHub(_unpickle_hub(arguments))
+
+
+def _service_secret(key: object) -> Secret:
+    """Return the key for a service, given or of the environment, so that it is not shown from here on."""
+    if key is None:
+        return Secret(config.service_key(), source="LLMHUB_SERVICE_KEY")
+    if not isinstance(key, (str, Secret)):
+        raise invalid("service_key", f"must be a string, not {type(key).__name__}")
+    return key if isinstance(key, Secret) else Secret(key)
 
 
 def _validate_names(hub: Hub, known: Mapping[str, Provider]) -> None:

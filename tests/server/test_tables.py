@@ -261,6 +261,17 @@ class TestPlans:
         assert expected.usd is not None
         assert document["usd"]["expected"] == float(expected.usd.expected)
 
+    def test_pilot_is_sent_for_the_caller(self, serving: Serving, simulator: SimulatorThread, tmp_path: Path) -> None:
+        access = OneCaller(cache_scope="a")
+        url = serving(access=access, hub={"cache": tmp_path / "c.db"}).url
+        status, _, content = send(url, "/v1/plans", stream_bytes(texts(9)), model=MODEL, prompt=PROMPT, pilot=2)
+        document = json.loads(content)
+        assert (status, document["pilot"], document["calls"]) == (200, 2, 7), content
+        access.caller = Caller(key_id="k2", team="b", cache_scope="b")
+        _, _, content = send(url, "/v1/plans", stream_bytes(texts(9)), model=MODEL, prompt=PROMPT)
+        assert json.loads(content)["calls"] == 9
+        assert simulator.counts()["requests"] == 2
+
     def test_documents_have_the_fields_of_plans(self) -> None:
         for ours, theirs in ((PlanDocument, Plan), (ModelPlanDocument, ModelPlan)):
             names = [field.name for field in msgspec.structs.fields(ours)]
