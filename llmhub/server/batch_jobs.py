@@ -290,8 +290,11 @@ class BatchJobs:
             return
         active = ActiveBatch(current, lock, current.object, ExitStack())
         self.active[current.object.id] = active
-        if current.cancel_at is not None:
-            self._end_early(active, "cancelled")
+        if current.object.status != "finalizing" and current.cancel_at is not None:
+            active.ends_as = "cancelled"
+            active.change("cancelling")
+        elif current.object.status != "finalizing" and time.time() > current.object.expires_at:
+            active.ends_as = "expired"
         active.task = asyncio.create_task(self._execute(active))
 
     async def _execute(self, active: ActiveBatch) -> None:
@@ -330,7 +333,7 @@ class BatchJobs:
 
     async def _run(self, active: ActiveBatch) -> None:
         batch = active.batch
-        if batch.status == "validating":
+        if batch.status == "validating" or not batch.request_counts.total:
             problems = await run_in_thread(self._validate, batch)
             if problems:
                 await self._fail(active, problems)

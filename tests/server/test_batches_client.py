@@ -365,6 +365,26 @@ class TestEndsOfTheProcess:
         costs = [Decimal(str(line["llmhub"]["cost_usd"])) for line in answered.values()]
         assert Decimal(str(batch.cost_usd)) == sum(costs)
 
+    @pytest.mark.parametrize("end", ["cancelled", "expired"])
+    def test_what_ended_a_batch_holds_in_the_next_process(
+        self, end: str, tmp_path: Path, simulator: SimulatorThread, serve_on: Callable[..., Any]
+    ) -> None:
+        before = simulator.counts()["requests"]
+        with serve_on(simulator.url, batches=BatchSettings(folder=str(tmp_path))) as first:
+            jobs = first.service.resources[BatchJobs]
+            jobs._executing = asyncio.Semaphore(0)
+            client = client_of(first.url)
+            batch_id = create(client, [chat_line("a"), chat_line("b")])
+            if end == "cancelled":
+                client.batches.cancel(batch_id)
+            else:
+                jobs.active[batch_id].batch.expires_at = 0
+        with serve_on(simulator.url, batches=BatchSettings(folder=str(tmp_path))) as second:
+            batch = wait(client_of(second.url), batch_id)
+        assert batch.status == end
+        assert batch.request_counts.model_dump() == {"total": 2, "completed": 0, "failed": 2}
+        assert simulator.counts()["requests"] == before
+
     def test_batch_of_a_simulator_is_not_taken_up_for_real_providers(
         self, tmp_path: Path, serving: Serving, simulator: SimulatorThread
     ) -> None:
