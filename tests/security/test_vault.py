@@ -192,8 +192,8 @@ async def test_app_role_logs_in_once_and_anew_when_its_token_expires(bao: OpenBa
 
 async def test_token_is_renewed_before_it_expires(bao: OpenBao, transport: Transport) -> None:
     bao.put("llmhub/openai", api_key=CANARY)
-    role_id, secret_id = bao.app_role("renewed", token_ttl="3s", secret_id_num_uses=1)
-    given = bao.token(ttl="3s", renewable=True)
+    role_id, secret_id = bao.app_role("renewed", token_ttl="5s", secret_id_num_uses=1)
+    given = bao.token(ttl="5s", renewable=True)
     sources = [
         VaultCredentials(address=bao.url, role_id=role_id, secret_id=secret_id),
         VaultCredentials(address=bao.url, token=given),
@@ -201,8 +201,8 @@ async def test_token_is_renewed_before_it_expires(bao: OpenBao, transport: Trans
     stores = [store_of(source, transport) for source in sources]
     assert [await key_of(store) for store in stores] == [CANARY] * 2
     own = stores[0].fetch.__self__._token.reveal()  # type: ignore[attr-defined]
-    # Without a renewal both are gone after 3 seconds, and the secret id has been used up by the login.
-    await asyncio.sleep(3.6)
+    # Without a renewal both are gone after 5 seconds, and the secret id has been used up by the login.
+    await asyncio.sleep(5.6)
     assert [await key_of(store) for store in stores] == [CANARY] * 2
     assert stores[0].fetch.__self__._token == own  # type: ignore[attr-defined]
     for store in stores:
