@@ -80,6 +80,7 @@ class _State:
     credentials: Credentials | None = None
     endpoint: Endpoint | None = None
     """The configured endpoint with ``credentials``."""
+    has_credentials: bool = False
     refresh_at: float = -inf
     """When they are read again (epoch seconds)."""
     failure: LLMError | None = None
@@ -124,25 +125,27 @@ class CredentialManager:
 
     def manages(self, target: Target) -> bool:
         """Return whether the credentials of a target are read from stores."""
-        name = self._name(target)
+        name = self.name_of(target)
         if target.endpoint.simulated or name in self._policy.own:
             return False
         return bool(self._policy.sources) or name in self._policy.refreshed
 
-    def current(self, target: Target) -> Endpoint | None:
-        """Return the endpoint with valid credentials if they need not be read now. Called once for each attempt."""
-        state = self._state(self._name(target), target)
-        return state.endpoint if state.credentials and self._clock() < state.refresh_at else None
+    def current(self, name: str) -> Endpoint | None:
+        """Return an endpoint with valid credentials if they need not be read now. Called once for each attempt."""
+        state = self._states.get(name)
+        if state is None or not state.has_credentials:
+            return None
+        return state.endpoint if state.refresh_at == inf or self._clock() < state.refresh_at else None
 
     async def endpoint(self, target: Target) -> Result[Endpoint, LLMError]:
         """Return the endpoint of a target with valid credentials, waiting for a store only if there are none."""
         if not self.manages(target):
             return Success(target.endpoint)
-        current = self.current(target)
+        name = self.name_of(target)
+        state = self._state(name, target)
+        current = self.current(name)
         if current is not None:
             return Success(current)
-        name = self._name(target)
-        state = self._state(name, target)
         is_valid = state.credentials is not None and not self._is_expired(state.credentials)
         if state.failure is not None and self._clock() < state.ask_again_at:
             if not is_valid:
@@ -162,7 +165,7 @@ class CredentialManager:
         """Return the endpoint with newer credentials than those refused; ``None`` if the stores have no newer ones."""
         if not self.manages(target):
             return Success(None)
-        name = self._name(target)
+        name = self.name_of(target)
         state, old = self._state(name, target), credentials_of(refused)
         if state.credentials is None or state.credentials.is_same(old):
             if self._clock() < state.ask_again_at:
@@ -202,7 +205,8 @@ class CredentialManager:
         for store in stores:
             await store.close()
 
-    def _name(self, target: Target) -> str:
+    def name_of(self, target: Target) -> str:
+        """Return the name of the endpoint that a target uses: its own, or that of its provider."""
         return target.name if target.name in self._endpoints else target.name.partition("/")[0]
 
     def _state(self, name: str, target: Target) -> _State:
@@ -212,7 +216,7 @@ class CredentialManager:
             if not self._policy.sources:
                 # Read with the settings already.
                 state.credentials, state.endpoint = credentials_of(target.endpoint), target.endpoint
-                state.refresh_at = inf
+                state.has_credentials, state.refresh_at = bool(state.credentials), inf
         return state
 
     def _is_expired(self, credentials: Credentials) -> bool:
@@ -244,6 +248,7 @@ class CredentialManager:
             is_own = not found or found.is_same(credentials_of(target.endpoint))
             state.credentials = found
             state.endpoint = target.endpoint if is_own else with_credentials(target.endpoint, found)
+        state.has_credentials = bool(state.credentials)
         state.failure, state.refresh_at = None, self._refresh_at(state.credentials, now)
         state.ask_again_at = now + RETRY_S if is_refused else -inf
         return None
@@ -309,10 +314,11 @@ def credential_middleware(manager: CredentialManager, target: Target) -> Middlew
 
     A refusal (`AuthFailed` with a status) asks the stores again, once; the call is repeated if they have others.
     """
+    name = manager.name_of(target)
 
     def wrap(send: Send) -> Send:
         async def send_with_credentials(call: Call) -> Answer:
-            endpoint = manager.current(target)
+            endpoint = manager.current(name)
             if endpoint is None:
                 found = await manager.endpoint(target)
                 if not is_successful(found):
