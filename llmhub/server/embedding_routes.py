@@ -14,6 +14,7 @@ from llmhub.core.embedding import EmbeddingResponse
 from llmhub.core.errors import Cancelled, ServerError, Unsupported, invalid, to_exception
 from llmhub.core.pricing import compute_cost
 from llmhub.core.provider import PackLimits
+from llmhub.core.token_estimate import estimate_tokens
 from llmhub.core.types import Payload
 from llmhub.engine.call import Answer, Target
 from llmhub.engine.embedding import EmbedSpec
@@ -113,6 +114,11 @@ async def _answers(service: Service, context: RequestContext, spec: EmbedSpec, c
     ConnectorError
         A text has no vector, or the queue is full.
     """
+    limits = context.caller.limits
+    tokens = sum(map(estimate_tokens, spec.texts)) if limits is not None and limits.counts_tokens else 0
+    refusal = await service.admit_tokens(tokens, context)
+    if refusal is not None:
+        raise to_exception(refusal)
     if context.lane == "bulk":
         BULK_LANE.set(True)
     refusal = await service.lanes.acquire(context)

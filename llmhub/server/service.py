@@ -233,16 +233,21 @@ class Service:
         A bulk call waits until it is admitted.
         """
         limits = context.caller.limits
+        tokens = estimate_input_tokens(request) if limits is not None and limits.counts_tokens else 0
+        return tokens, await self.admit_tokens(tokens, context)
+
+    async def admit_tokens(self, tokens: int, context: RequestContext) -> LLMError | None:
+        """Count a request of so many tokens in the caller's rate limits; return the error of one too many."""
+        limits = context.caller.limits
         if limits is None:
-            return 0, None
-        tokens = estimate_input_tokens(request) if limits.counts_tokens else 0
+            return None
         loop = asyncio.get_running_loop()
         while True:
             refusal = await limits.admit(tokens)
             if refusal is None or context.lane != "bulk" or refusal.retry_after_s is None:
-                return tokens, refusal
+                return refusal
             if loop.time() + refusal.retry_after_s > context.deadline:
-                return tokens, refusal
+                return refusal
             await asyncio.sleep(refusal.retry_after_s)
 
     def charge(self, counted: int, answer: Answer, context: RequestContext) -> None:

@@ -228,6 +228,14 @@ class TestRateLimits:
         assert statuses[-1] == 429
         assert 100 - 80 <= used["input"] + used["output"] <= 100 + 80
 
+    @pytest.mark.parametrize("limits", [{"rpm": 2}, {"tpm": 10}])
+    def test_embeddings_count_too(self, keys: Keys, limits: dict[str, float]) -> None:
+        url, (_, token) = keys.serve().url, keys.create(**limits)
+        body = {"model": "openai/text-embedding-3-small", "input": "a text of some five tokens"}
+        headers = {"authorization": f"Bearer {token}"}
+        statuses = [fetch(url, "/v1/embeddings", {**body, "user": str(n)}, headers=headers)[0] for n in range(4)]
+        assert (statuses[0], statuses[-1]) == (200, 429)
+
     def test_a_bulk_call_waits_instead(self, keys: Keys) -> None:
         url, (_, token) = keys.serve().url, keys.create(rpm=3)
         for _ in range(3):
