@@ -10,7 +10,7 @@ import re
 import subprocess
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -207,6 +207,25 @@ async def test_token_is_renewed_before_it_expires(bao: OpenBao, transport: Trans
     assert stores[0].fetch.__self__._token == own  # type: ignore[attr-defined]
     for store in stores:
         await store.close()
+
+
+async def test_token_whose_time_is_over_is_refused_and_replaced(bao: OpenBao, transport: Transport) -> None:
+    """The client's clock stands still, so that it learns of the end from the server's 403."""
+    bao.put("llmhub/openai", api_key=CANARY)
+    role_id, secret_id = bao.app_role("short", token_ttl="1s", token_max_ttl="1s", token_type="batch")
+    source = VaultCredentials(address=bao.url, role_id=role_id, secret_id=secret_id)
+    context = replace(manager_of(source, transport)._context(), clock=lambda: 0.0)
+    store = source.open(context)
+    assert await key_of(store) == CANARY
+    client = store.fetch.__self__  # type: ignore[attr-defined]
+    first = client._token.reveal()
+    until = time.monotonic() + 20
+    while hvac.Client(url=bao.url, token=first).is_authenticated():
+        assert time.monotonic() < until
+        await asyncio.sleep(0.1)
+    assert await key_of(store) == CANARY
+    assert client._token.reveal() != first
+    await store.close()
 
 
 async def test_revoked_app_role(bao: OpenBao, transport: Transport) -> None:
