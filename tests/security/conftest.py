@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+collect_ignore = ["canaries"]
+"""Scripts that tests start in processes of their own."""
 SERVED = ("/chat/completions", "/embeddings")
 PIECE = 5
 """Characters in a piece of a stream: fewer than a placeholder has."""
