@@ -259,7 +259,7 @@ class TestRestarts:
         store = tmp_path / "c.db"
         arguments = ["--cache", str(store) if cache == "file" else "none"]
         variables = {"LLMHUB_SERVER_RUNS_FOLDER": str(tmp_path / "runs")}
-        with simulating(Simulator(latency=Latency(0.04))) as simulator:
+        with simulating(Simulator(latency=Latency(0.1))) as simulator:
             with process_on(simulator.url, *arguments, variables=variables) as served:
                 run, tables = begin_and_read(served.url, simulator)
                 served.process.kill()
@@ -281,7 +281,7 @@ class TestRestarts:
     def test_end_of_the_service_leaves_the_rest_to_the_next(self, serve_on: ServeOn, tmp_path: Path) -> None:
         """What is in flight is awaited and logged, so that every row is sent once."""
         runs = RunSettings(folder=str(tmp_path))
-        with simulating(Simulator(latency=Latency(0.04))) as simulator:
+        with simulating(Simulator(latency=Latency(0.1))) as simulator:
             with serve_on(simulator.url, runs=runs) as running:
                 run, tables = begin_and_read(running.url, simulator)
             before = simulator.counts()["requests"]

@@ -158,18 +158,18 @@ class TestTables:
         with socket.create_server(("127.0.0.1", 0)) as probe:
             port = probe.getsockname()[1]
         runs = RunSettings(folder=str(tmp_path))
-        frame = pa.table({"text": [str(number) for number in range(60)]})
+        frame = pa.table({"text": [str(number) for number in range(120)]})
         with simulating(Simulator(latency=Latency(0.05))) as simulator, Hub(service=f"http://127.0.0.1:{port}") as hub:
-            with serve_on(simulator.url, runs=runs, port=port):
-                job = llmhub.submit(frame, "Say {text}", model=MODEL, hub=hub, concurrency=2, progress=False)
+            with serve_on(simulator.url, runs=runs, port=port, concurrency=1):
+                job = llmhub.submit(frame, "Say {text}", model=MODEL, hub=hub, progress=False)
                 while not len(job.table()):
                     threading.Event().wait(0.01)
             assert not job.done
             with serve_on(simulator.url, runs=runs, port=port):
                 table = job.result(30)
-            assert table.column("status").to_pylist() == ["ok"] * 60
-            assert table.column("row").to_pylist() == list(range(60))
-            assert simulator.counts()["requests"] == 60
+            assert table.column("status").to_pylist() == ["ok"] * 120
+            assert table.column("row").to_pylist() == list(range(120))
+            assert simulator.counts()["requests"] == 120
 
 
 class TestSingleCalls:
