@@ -94,6 +94,15 @@ def jupyterhub(folder: Path) -> Iterator[tuple[str, str]]:
             process.wait()
 
 
+async def stop_server(api: str) -> None:
+    """Stop the user's server, which would outlive the hub."""
+    async with (
+        aiohttp.ClientSession(headers={"authorization": f"token {TESTER}"}) as hub,
+        hub.delete(f"{api}/users/ada/server") as reply,
+    ):
+        assert reply.status in {202, 204}, await reply.text()
+
+
 async def run_cell(api: str, server: str, code: str) -> tuple[str, str]:
     """Start the user's server and a kernel in it, run a cell, and return its output and a token of the user."""
     async with aiohttp.ClientSession(headers={"authorization": f"token {TESTER}"}) as hub:
@@ -142,6 +151,7 @@ def test_a_kernel_calls_the_service_with_its_own_token(tmp_path: Path) -> None:
             output, narrow = asyncio.run(run_cell(api, server, CELL.format(url=running.url)))
             assert output.strip() == "chat.completion", output
             # A token without the scope of the service, and one that the hub does not know.
+            asyncio.run(stop_server(api))
             status, _, body = chat(running.url, narrow)
             assert (status, "lacks the scope" in str(body)) == (403, True)
             assert chat(running.url, "f" * 32)[0] == 401
