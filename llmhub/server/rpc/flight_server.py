@@ -12,6 +12,7 @@ import logging
 import os
 import queue
 import socket
+import stat
 import threading
 import uuid
 from collections import deque
@@ -68,6 +69,7 @@ AUTHENTICATE_S: Final = 30.0
 STOP_S: Final = 1.0
 """How long exchanges may take to end once the service has stopped."""
 DESCRIPTORS: Final = "/dev/fd"
+INTERNET: Final = (socket.AF_INET, socket.AF_INET6)
 _encode: Final = msgspec.json.Encoder(decimal_format="number").encode
 
 
@@ -144,9 +146,11 @@ def close_connections(port: int) -> None:
     except OSError:  # not on this system
         return
     for descriptor in descriptors:
-        with suppress(OSError), socket.socket(fileno=os.dup(descriptor)) as connection:
-            if connection.family in {socket.AF_INET, socket.AF_INET6} and connection.getsockname()[1] == port:
-                connection.shutdown(socket.SHUT_RDWR)
+        with suppress(OSError):  # closed meanwhile
+            if stat.S_ISSOCK(os.fstat(descriptor).st_mode):
+                with socket.socket(fileno=os.dup(descriptor)) as connection:
+                    if connection.family in INTERNET and connection.getsockname()[1] == port:
+                        connection.shutdown(socket.SHUT_RDWR)
 
 
 def _listen(service: Service, settings: FlightSettings, tls: TlsFiles | None) -> FlightServer:
