@@ -65,7 +65,7 @@ class Engine:
     def _start_ray(self, stack: ExitStack) -> Any:
         import ray  # noqa: PLC0415
 
-        ray.init(num_cpus=2 * WORKERS, include_dashboard=False, log_to_driver=False, configure_logging=False)
+        ray.init(num_cpus=5 * WORKERS, include_dashboard=False, log_to_driver=False, configure_logging=False)
         ray.data.DataContext.get_current().enable_progress_bars = False
         stack.callback(ray.shutdown)
         return ray
