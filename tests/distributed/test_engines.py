@@ -201,7 +201,7 @@ def test_rows_are_those_of_one_process_under_one_limit_and_paid_once(
         assert engine.count(frame) == 2000
         assert simulator.counts()["requests"] == 1800
         progress = job.progress()
-        assert progress.rows >= 4000
+        assert progress.rows >= 2000  # Ray knows the count of rows that it has computed
         assert progress.models[MODEL].input_tokens == sum(
             tokens for tokens, hit in zip(done["input_tokens"], done["cache_hit"], strict=True) if not hit
         )
