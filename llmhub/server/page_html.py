@@ -358,9 +358,9 @@ def _run_row(run: RunView, page: PageState) -> Sequence[Child]:
     now = page.activity.now
     models = ", ".join(run.models)
     spend = NONE if run.billed_usd is None else format_usd(run.billed_usd)
-    forecast = (
-        element("div", f"of {format_usd(run.forecast_usd)}", class_="dim") if run.forecast_usd is not None else None
-    )
+    forecast = None
+    if run.forecast_usd is not None:
+        forecast = element("div", f"forecast {format_usd(run.forecast_usd)}", class_="dim")
     is_open = run.ended_at is None
     if is_open:
         time = f"{format_elapsed(now - run.created_at)}"

@@ -136,7 +136,7 @@ class TestOverview:
         assert status == 200
         for text in (
             "key_admin", "key_red", "openai/gpt-4o-mini", "66.7 %", "run-of-red", "run-of-green", "50 of 200, 2 failed",
-            "$1.25", "of $5.00", "1 min 30 s left", "600 requests/min, declared", "healthy",
+            "$1.25", "forecast $5.00", "1 min 30 s left", "600 requests/min, declared", "healthy",
         ):  # fmt: skip
             assert text in shown, text
 
