@@ -87,8 +87,9 @@ def error_of_reply(reply: HttpReply) -> LLMError:
 
     Examples
     --------
-    >>> error_of_reply(HttpReply(404, {}, b'{"error": {"type": "NotFound", "message": "there is no run"}}'))
-    NotFound(provider='', message='there is no run', status=404, ...)
+    >>> error = error_of_reply(HttpReply(404, {}, b'{"error": {"type": "NotFound", "message": "there is no run"}}'))
+    >>> type(error).__name__, error.message, error.status
+    ('NotFound', 'there is no run', 404)
     """
     try:
         stated = msgspec.json.decode(reply.body)["error"]

@@ -177,7 +177,7 @@ def keyed_endpoint(endpoint: Endpoint) -> Endpoint:
     ...     "https://ann:pw@host/v1?sig=s&api-version=1", headers={"X-Auth-Token": "t", "anthropic-beta": "b"}
     ... )
     >>> keyed = keyed_endpoint(endpoint)
-    >>> keyed.base_url, dict(keyed.headers)
+    >>> str(keyed.base_url), dict(keyed.headers)
     ('https://host/v1?api-version=1', {'anthropic-beta': 'b'})
     """
     more = {name.lower() for name in endpoint.cache_key_names}

@@ -198,8 +198,8 @@ def test_the_first_interrupt_lets_all_workers_end_what_they_have_sent(tmp_path: 
     interrupted: list[Any] = []
     with serving(Simulator(seed=7, latency=Latency(0.1))) as simulator:
         cache = llmhub.DiskCache(tmp_path / "b.db")
-        with llmhub.Hub(simulator=simulator.url, settings=Settings(), cache=cache, concurrency=8) as hub:
-            table = run_on_threads(hub, 600, interrupt_once)
+        with llmhub.Hub(simulator=simulator.url, settings=Settings(), cache=cache, concurrency=4) as hub:
+            table = run_on_threads(hub, 1500, interrupt_once)
             statuses = table.column("status").to_pylist()
             assert interrupted
             assert set(statuses) == {"ok", "cancelled"}
