@@ -102,7 +102,7 @@ def test_the_bottleneck_is_named(simulator: SimulatorThread) -> None:
 
 def test_a_pilot_counts_towards_the_run_and_its_intervals_hold_19_of_20_times() -> None:
     within: list[bool] = []
-    for seed in range(20):
+    for seed in range(36):
         options: Any = {"max_tokens": 40} if seed % 2 else {"system": "Be brief and exact."}
         with serving(Simulator(seed=seed)) as simulator, make_hub(simulator) as hub:
             rows, models = frame(200, seed), [MINI, HAIKU]
