@@ -229,7 +229,9 @@ def test_a_warning_that_is_an_error_carries_the_response_of_a_single_call(
 
 
 def test_a_response_that_cannot_be_stored_is_returned(simulator: SimulatorThread, monkeypatch: Any) -> None:
-    monkeypatch.setattr(cache_writer, "pack_outcome", raising_function(UnicodeEncodeError("utf-8", "\ud83d", 0, 1, "x")))
+    monkeypatch.setattr(
+        cache_writer, "pack_outcome", raising_function(UnicodeEncodeError("utf-8", "\ud83d", 0, 1, "x"))
+    )
     with hub_at(simulator, cache=llmhub.MemoryCache()) as hub, pytest.warns(RuntimeWarning, match="cannot be encoded"):
         assert_complete(ask(hub))
 
