@@ -103,7 +103,8 @@ class _FanOut:
         )
         self.queues = TargetQueues(MAX_RELEASED_PER_SLOT * spec.concurrency)
         self.shares_claims = log is not None and log.store.claims is not None
-        self.unclaimed: deque[tuple[Sequence[PlannedItem], float, int]] = deque()
+        self.unclaimed: deque[tuple[Sequence[PlannedItem], float, int, int]] = deque()
+        self.shared_claims = (self._count_shared_claims(),) * 2
         self.sent_count, self.first_sent_at = 0, 0.0
         self.low = MIN_CLAIMED if self.shares_claims else min(spec.concurrency * 2, CHUNK_SIZE)
         self.wake = asyncio.Event()
@@ -221,24 +222,32 @@ class _FanOut:
         """Add the missing items of a chunk to those that are claimed next."""
         if self.reporter is not None:
             self.reporter.add_misses([item[0] for item in missing])
+        # The look-up of a chunk may begin before the chunk before it is added, but not before the one before that.
+        before_look_up, latest = self.shared_claims
+        self.shared_claims = latest, self._count_shared_claims()
         if missing:
-            self.unclaimed.append((missing, time.perf_counter(), weight))
+            self.unclaimed.append((missing, time.perf_counter(), weight, before_look_up))
+
+    def _count_shared_claims(self) -> int:
+        log = self.sender.access.write_ahead
+        return log.shared_claims if log is not None else 0
 
     async def _enqueue(self) -> None:
         """Queue the next items whose requests are not in flight elsewhere; wait for the others in the background."""
         if not self.unclaimed:
             return
-        missing, planned_at, weight = self.unclaimed.popleft()
+        missing, planned_at, weight, shared_claims = self.unclaimed.popleft()
         portion = len(missing)
         if self.shares_claims:
             portion = self._portion()
             self.low = portion // 2
         if portion < len(missing):
-            self.unclaimed.appendleft((missing[portion:], planned_at, weight))
+            self.unclaimed.appendleft((missing[portion:], planned_at, weight, shared_claims))
             missing = missing[:portion]
         flight = self.single_flight
         if flight is not None:
-            missing = await flight.claim(missing)
+            # Another process may have answered them between their look-up and an earlier claim.
+            missing = await flight.claim(missing, look_up_again=self._count_shared_claims() != shared_claims)
             if flight.has_waiting and self.waiting_elsewhere is None and not self.stop.requested:
                 self.waiting_elsewhere = self.group.create_task(self._wait_elsewhere(flight))
         self.queues.put(missing, planned_at, weight)

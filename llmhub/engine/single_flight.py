@@ -103,10 +103,13 @@ class SingleFlight(Generic[ItemT]):
         """Whether items are waiting for requests of other runs or processes."""
         return bool(self._waiting_in_process or self._held_elsewhere or self._unanswered)
 
-    async def claim(self, items: Sequence[ItemT], *, repeated: bool = False) -> Sequence[ItemT]:
+    async def claim(
+        self, items: Sequence[ItemT], *, repeated: bool = False, look_up_again: bool = False
+    ) -> Sequence[ItemT]:
         """Claim the keys of ``items`` and return the items this run may send now.
 
-        The others are settled, or wait (see `next_ready`). ``repeated`` marks items that were held elsewhere before.
+        The others are settled, or wait (see `next_ready`). ``repeated`` marks items that were held elsewhere before,
+        ``look_up_again`` those that another process may have answered before the last claim, since their look-up.
         """
         granted: list[ItemT] = []
         for index, item in enumerate(items):
@@ -131,7 +134,7 @@ class SingleFlight(Generic[ItemT]):
                 in_flight.append(partial(self._on_outcome, item))
             else:
                 self._settle(item[0], for_duplicate(in_flight))
-        return await self._claim_leases(granted, repeated=repeated)
+        return await self._claim_leases(granted, repeated=repeated, look_up_again=look_up_again)
 
     def _wait_for_alternative(self, item: ItemT, keys: Sequence[bytes]) -> bool:
         """Make an item wait if its request is in flight to another candidate. Return whether it is."""
@@ -154,10 +157,10 @@ class SingleFlight(Generic[ItemT]):
             watch = None
         self._wake.clear()
         unanswered, self._unanswered = self._unanswered, []
-        granted = await self.claim(unanswered)
+        granted = await self.claim(unanswered, look_up_again=True)
         started = time.perf_counter()
         batch = self._oldest_held() if watch is None else self._released_items()
-        granted = [*granted, *await self.claim(batch, repeated=True)]
+        granted = [*granted, *await self.claim(batch, repeated=True, look_up_again=True)]
         self._poll_interval_s = max(POLL_INTERVAL_S, (time.perf_counter() - started) / MAX_POLL_SHARE)
         return granted
 
@@ -225,7 +228,7 @@ class SingleFlight(Generic[ItemT]):
         for key in tuple(self._claimed):
             self.release(key, None)
 
-    async def _claim_leases(self, items: Sequence[ItemT], *, repeated: bool) -> Sequence[ItemT]:
+    async def _claim_leases(self, items: Sequence[ItemT], *, repeated: bool, look_up_again: bool) -> Sequence[ItemT]:
         """Claim the keys of ``items`` across processes and return the items that are granted and still missing."""
         alternative_keys = self._alternative_keys
         requests = [
@@ -233,7 +236,7 @@ class SingleFlight(Generic[ItemT]):
         ]
         claimed = await self._log.claim_leases(requests, repeated=repeated)
         self.exclusive = claimed.exclusive
-        if claimed.exclusive or not (self._log.store.claims or claimed.held_elsewhere):
+        if (claimed.exclusive and not look_up_again) or not (self._log.store.claims or claimed.held_elsewhere):
             return items
         granted: list[ItemT] = []
         for item in items:

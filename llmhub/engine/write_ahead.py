@@ -175,6 +175,8 @@ class WriteAheadLog:
     def __init__(self, store: Store, ambiguous: AmbiguousPolicy = "resend") -> None:
         self.store = store
         self.resend_ambiguous = ambiguous == "resend"
+        self.shared_claims = 0
+        """Claims so far for which another process may have answered or held keys since the one before."""
         self.failure = ""
         self._runs = self._single_calls = 0
         self._pending: list[PendingWrites] = []
@@ -295,6 +297,11 @@ class WriteAheadLog:
 
         ``repeated`` tells the store that these keys were held elsewhere before.
         """
+        claimed = await self._claim_leases(requests, repeated=repeated)
+        self.shared_claims += not claimed.exclusive
+        return claimed
+
+    async def _claim_leases(self, requests: Sequence[ClaimRequest], *, repeated: bool) -> ClaimResult:
         claims = self.store.claims
         if claims is None or not requests or self.failure:
             return ClaimResult()
