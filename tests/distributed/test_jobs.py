@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import pickle
-import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from decimal import Decimal
 from pathlib import Path
@@ -16,7 +17,7 @@ import pytest
 import llmhub
 from llmhub import distributed
 from llmhub.config import Settings
-from llmhub.sim import Latency, Simulator, SimulatorThread, serving
+from llmhub.sim import SimulatorThread
 
 MODEL = "openai/gpt-4o-mini"
 ROWS = pa.table({"id": [f"id {n}" for n in range(24)], "text": [f"number {n % 20}" for n in range(24)]})
@@ -189,26 +190,39 @@ def test_the_progress_of_all_workers_is_shown_with_what_they_spend(hub: llmhub.H
     assert last.models[1].input_tokens > 0
 
 
-def test_the_first_interrupt_lets_all_workers_end_what_they_have_sent(tmp_path: Path) -> None:
-    def interrupt_once(progress: Any) -> None:
-        if progress.done and not interrupted:
-            interrupted.append(progress)
-            signal.raise_signal(signal.SIGINT)
+INTERRUPTED = """
+import signal, sys
+import joblib, pyarrow as pa
+import llmhub
+from llmhub.config import Settings
+from llmhub.sim import Latency, Simulator, serving
 
-    interrupted: list[Any] = []
-    with serving(Simulator(seed=7, latency=Latency(0.1))) as simulator:
-        cache = llmhub.DiskCache(tmp_path / "b.db")
-        with llmhub.Hub(simulator=simulator.url, settings=Settings(), cache=cache, concurrency=4) as hub:
-            table = run_on_threads(hub, 1500, interrupt_once)
-            statuses = table.column("status").to_pylist()
-            assert interrupted
-            assert set(statuses) == {"ok", "cancelled"}
-            assert statuses.count("ok") == simulator.counts()["requests"]
+interrupted = []
+
+def interrupt_once(progress):
+    if progress.done and not interrupted:
+        interrupted.append(progress)
+        signal.raise_signal(signal.SIGINT)
+
+frame = pa.table({"text": [f"row {n}" for n in range(600)]})
+with serving(Simulator(seed=7, latency=Latency(0.1))) as simulator:
+    with llmhub.Hub(simulator=simulator.url, settings=Settings(), cache=sys.argv[1], concurrency=8) as hub:
+        with joblib.parallel_config(backend="threading", n_jobs=2):
+            table = llmhub.complete_table(frame, "{text}", model="openai/gpt-4o-mini", hub=hub, engine="joblib",
+                                          progress=interrupt_once)
+        statuses = table.column("status").to_pylist()
+        print(len(interrupted), *sorted(set(statuses)), statuses.count("ok") == simulator.counts()["requests"])
+"""
+
+
+def test_the_first_interrupt_lets_all_workers_end_what_they_have_sent(tmp_path: Path) -> None:
+    # Signals are those of the main thread, in which not every runner has its tests.
+    command = [sys.executable, "-c", INTERRUPTED, str(tmp_path / "b.db")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)
+    assert done.stdout.split() == ["1", "cancelled", "ok", "True"], done.stderr
 
 
 def test_missing_engines_name_their_extra(monkeypatch: pytest.MonkeyPatch, hub: llmhub.Hub) -> None:
-    import sys  # noqa: PLC0415 - of this one test
-
     for engine, modules in {"spark": ["pyspark"], "ray": ["ray"], "daft": ["daft"]}.items():
         for module in (*modules, *(f"{module}.data" for module in modules)):
             monkeypatch.setitem(sys.modules, module, None)
