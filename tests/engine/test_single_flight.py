@@ -6,6 +6,7 @@ import asyncio
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,6 +14,7 @@ import pytest
 
 import llmhub
 from llmhub.api import tables
+from llmhub.cache.store import ClaimResult, Entry
 from llmhub.config import Settings
 from llmhub.core.errors import Cancelled
 from llmhub.engine.call import Answer, Call, Send
@@ -20,6 +22,7 @@ from llmhub.engine.event_loop import StopSignal, submit
 from llmhub.engine.fan_out import run_fan_out
 from llmhub.engine.fan_out_types import FanOutSpec, PlannedItem, Sender
 from llmhub.engine.row_outcome import as_answer
+from llmhub.engine.write_ahead import WriteAheadLog
 from llmhub.sim import Latency, Simulator, SimulatorThread, serving
 from llmhub.sim.faults import Faults
 
@@ -270,3 +273,32 @@ def test_processes_with_equal_rows_share_them(tmp_path: Path) -> None:
     # None may claim so much that the others have nothing to send: 120 rows are 15 rounds of 8.
     assert sum(outputs) == 120
     assert min(outputs) >= 8, outputs
+
+
+def test_rows_that_others_answered_before_an_earlier_claim_are_not_sent(
+    simulator: SimulatorThread, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another process answers all rows after their look-up, and has ended by the first of several claims."""
+    frame = {"n": [str(number) for number in range(60)]}
+    with hub_at(simulator, tmp_path / "other.db") as other:
+        table = llmhub.complete_table(frame, "Say {n}", model=MODEL, hub=other, progress=False)
+    store = llmhub.DiskCache(tmp_path / "other.db").open()
+    found = store.get_many(table.column("request_key").to_pylist())
+    answers = [Entry(key, value, MODEL, time.time()) for key, value in found.items()]
+    store.close()
+    claimed: list[int] = []
+
+    async def claim(self: WriteAheadLog, requests: Sequence[Any], *, repeated: bool) -> ClaimResult:
+        if not claimed:
+            await asyncio.to_thread(self.store.put_many, answers)
+        claimed.append(len(requests))
+        return ClaimResult(exclusive=len(claimed) > 1)
+
+    monkeypatch.setattr(WriteAheadLog, "_claim_leases", claim)
+    before = simulator.counts()["requests"]
+    with hub_at(simulator, tmp_path / "runs.db", concurrency=16) as hub:
+        second = llmhub.complete_table(frame, "Say {n}", model=MODEL, hub=hub, progress=False)
+    assert set(second.column("status").to_pylist()) == {"ok"}
+    assert len(claimed) > 1
+    assert sum(claimed) == 60
+    assert simulator.counts()["requests"] == before
