@@ -368,6 +368,11 @@ class BatchApi:
 # Shared by the wires
 
 
+def id_required(path: str, message: str) -> Callable[[BatchStatus], Result[BatchStatus, LLMError]]:
+    """Return a function that refuses the state of a batch without id; ``path`` is where the id should have been."""
+    return lambda status: Success(status) if status.id else Failure(Malformed(path=path, message=message))
+
+
 def json_request(method: str, url: str, payload: Mapping[str, object] | None = None) -> HttpRequest:
     """Return a request with a JSON body, or without one.
 

@@ -26,6 +26,7 @@ from llmhub.core.batch import (
     BatchWire,
     LateReason,
     StepRequest,
+    id_required,
     json_request,
     returned_field,
 )
@@ -73,12 +74,12 @@ def list_batches(batch: Batch, cursor: str) -> HttpRequest:
 
 def decode_list(reply: HttpReply) -> Result[BatchPage, LLMError]:
     """Decode a page of the list of batches."""
-    parsed = parse_json_object(reply.body)
-    if not is_successful(parsed):
-        return Failure(parsed.failure())
-    payload = parsed.unwrap()
+    return parse_json_object(reply.body).map(_page)
+
+
+def _page(payload: Mapping[str, object]) -> BatchPage:
     batches = tuple(_status(item) for item in iter_objects(payload.get("data")))
-    return Success(BatchPage(batches, as_text(payload.get("last_id")) if payload.get("has_more") is True else ""))
+    return BatchPage(batches, as_text(payload.get("last_id")) if payload.get("has_more") is True else "")
 
 
 def poll(batch: Batch) -> HttpRequest:
@@ -88,11 +89,7 @@ def poll(batch: Batch) -> HttpRequest:
 
 def decode_status(reply: HttpReply) -> Result[BatchStatus, LLMError]:
     """Decode the state of a batch."""
-    parsed = parse_json_object(reply.body)
-    if not is_successful(parsed):
-        return Failure(parsed.failure())
-    status = _status(parsed.unwrap())
-    return Success(status) if status.id else Failure(Malformed(path="$.id", message="not a batch"))
+    return parse_json_object(reply.body).map(_status).bind(id_required("$.id", "not a batch"))
 
 
 def cancel(batch: Batch) -> HttpRequest:

@@ -31,6 +31,7 @@ from llmhub.core.batch import (
     BatchWire,
     FilesPage,
     StepRequest,
+    id_required,
     json_request,
     returned_field,
 )
@@ -92,12 +93,12 @@ def list_batches(batch: Batch, cursor: str) -> HttpRequest:
 
 def decode_list(reply: HttpReply) -> Result[BatchPage, LLMError]:
     """Decode a page of the list of jobs."""
-    parsed = parse_json_object(reply.body)
-    if not is_successful(parsed):
-        return Failure(parsed.failure())
-    payload = parsed.unwrap()
+    return parse_json_object(reply.body).map(_page)
+
+
+def _page(payload: Mapping[str, object]) -> BatchPage:
     jobs = tuple(_status(item) for item in iter_objects(payload.get("invocationJobSummaries")))
-    return Success(BatchPage(jobs, as_text(payload.get("nextToken"))))
+    return BatchPage(jobs, as_text(payload.get("nextToken")))
 
 
 def poll(batch: Batch) -> HttpRequest:
@@ -107,11 +108,7 @@ def poll(batch: Batch) -> HttpRequest:
 
 def decode_status(reply: HttpReply) -> Result[BatchStatus, LLMError]:
     """Decode the state of a job."""
-    parsed = parse_json_object(reply.body)
-    if not is_successful(parsed):
-        return Failure(parsed.failure())
-    status = _status(parsed.unwrap())
-    return Success(status) if status.id else Failure(Malformed(path="$.jobArn", message="not a job"))
+    return parse_json_object(reply.body).map(_status).bind(id_required("$.jobArn", "not a job"))
 
 
 def cancel(batch: Batch) -> HttpRequest:

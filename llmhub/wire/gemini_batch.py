@@ -31,6 +31,7 @@ from llmhub.core.batch import (
     BatchWire,
     RowsPage,
     StepRequest,
+    id_required,
     json_request,
     returned_field,
 )
@@ -165,12 +166,12 @@ def list_batches(batch: Batch, cursor: str) -> HttpRequest:
 
 def decode_list(reply: HttpReply) -> Result[BatchPage, LLMError]:
     """Decode a page of the list of batches."""
-    parsed = parse_json_object(reply.body)
-    if not is_successful(parsed):
-        return Failure(parsed.failure())
-    payload = parsed.unwrap()
+    return parse_json_object(reply.body).map(_page)
+
+
+def _page(payload: Mapping[str, object]) -> BatchPage:
     batches = tuple(_status(item) for item in iter_objects(payload.get("operations")))
-    return Success(BatchPage(batches, as_text(payload.get("nextPageToken"))))
+    return BatchPage(batches, as_text(payload.get("nextPageToken")))
 
 
 def poll(batch: Batch) -> HttpRequest:
@@ -180,11 +181,7 @@ def poll(batch: Batch) -> HttpRequest:
 
 def decode_status(reply: HttpReply) -> Result[BatchStatus, LLMError]:
     """Decode the state of a batch."""
-    parsed = parse_json_object(reply.body)
-    if not is_successful(parsed):
-        return Failure(parsed.failure())
-    status = _status(parsed.unwrap())
-    return Success(status) if status.id else Failure(Malformed(path="$.name", message="not a batch"))
+    return parse_json_object(reply.body).map(_status).bind(id_required("$.name", "not a batch"))
 
 
 def cancel(batch: Batch) -> HttpRequest:

@@ -12,8 +12,7 @@ from collections.abc import Mapping
 from typing import Final
 from urllib.parse import quote
 
-from returns.pipeline import is_successful
-from returns.result import Failure, Result, Success
+from returns.result import Result
 
 from llmhub.core.batch import (
     TOKEN_FIELD,
@@ -24,11 +23,12 @@ from llmhub.core.batch import (
     BatchStep,
     BatchWire,
     StepRequest,
+    id_required,
     json_request,
     multipart,
     returned_field,
 )
-from llmhub.core.errors import InvalidRequest, LLMError, Malformed
+from llmhub.core.errors import InvalidRequest, LLMError
 from llmhub.core.payload import parse_json_object
 from llmhub.core.provider import HttpReply, HttpRequest
 from llmhub.wire.batch_rows import decode_line
@@ -69,11 +69,12 @@ def list_batches(batch: Batch, cursor: str) -> HttpRequest:
 
 def decode_list(reply: HttpReply) -> Result[BatchPage, LLMError]:
     """Decode the first page of the list of jobs, the newest ones first."""
-    parsed = parse_json_object(reply.body)
-    if not is_successful(parsed):
-        return Failure(parsed.failure())
-    batches = tuple(_status(item) for item in iter_objects(parsed.unwrap().get("data")))
-    return Success(BatchPage(tuple(sorted(batches, key=lambda status: -status.created_at))))
+    return parse_json_object(reply.body).map(_page)
+
+
+def _page(payload: Mapping[str, object]) -> BatchPage:
+    batches = tuple(_status(item) for item in iter_objects(payload.get("data")))
+    return BatchPage(tuple(sorted(batches, key=lambda status: -status.created_at)))
 
 
 def poll(batch: Batch) -> HttpRequest:
@@ -83,11 +84,7 @@ def poll(batch: Batch) -> HttpRequest:
 
 def decode_status(reply: HttpReply) -> Result[BatchStatus, LLMError]:
     """Decode the state of a job."""
-    parsed = parse_json_object(reply.body)
-    if not is_successful(parsed):
-        return Failure(parsed.failure())
-    status = _status(parsed.unwrap())
-    return Success(status) if status.id else Failure(Malformed(path="$.id", message="not a batch job"))
+    return parse_json_object(reply.body).map(_status).bind(id_required("$.id", "not a batch job"))
 
 
 def cancel(batch: Batch) -> HttpRequest:

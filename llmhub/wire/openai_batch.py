@@ -14,8 +14,7 @@ from collections.abc import Mapping
 from typing import Final
 from urllib.parse import quote
 
-from returns.pipeline import is_successful
-from returns.result import Failure, Result, Success
+from returns.result import Result
 
 from llmhub.core.batch import (
     TOKEN_FIELD,
@@ -26,11 +25,12 @@ from llmhub.core.batch import (
     BatchStep,
     BatchWire,
     StepRequest,
+    id_required,
     json_request,
     multipart,
     returned_field,
 )
-from llmhub.core.errors import InvalidRequest, LLMError, Malformed, QuotaExhausted, RateLimited
+from llmhub.core.errors import InvalidRequest, LLMError, QuotaExhausted, RateLimited
 from llmhub.core.payload import parse_json_object
 from llmhub.core.provider import HttpReply, HttpRequest
 from llmhub.wire.batch_rows import decode_line
@@ -74,13 +74,13 @@ def list_batches(batch: Batch, cursor: str) -> HttpRequest:
 
 def decode_list(reply: HttpReply) -> Result[BatchPage, LLMError]:
     """Decode a page of the list of batches."""
-    parsed = parse_json_object(reply.body)
-    if not is_successful(parsed):
-        return Failure(parsed.failure())
-    payload = parsed.unwrap()
+    return parse_json_object(reply.body).map(_page)
+
+
+def _page(payload: Mapping[str, object]) -> BatchPage:
     batches = tuple(_status(item) for item in iter_objects(payload.get("data")))
     cursor = as_text(payload.get("last_id")) or (batches[-1].id if batches else "")
-    return Success(BatchPage(batches, cursor if payload.get("has_more") is True else ""))
+    return BatchPage(batches, cursor if payload.get("has_more") is True else "")
 
 
 def poll(batch: Batch) -> HttpRequest:
@@ -90,11 +90,7 @@ def poll(batch: Batch) -> HttpRequest:
 
 def decode_status(reply: HttpReply) -> Result[BatchStatus, LLMError]:
     """Decode the state of a batch."""
-    parsed = parse_json_object(reply.body)
-    if not is_successful(parsed):
-        return Failure(parsed.failure())
-    status = _status(parsed.unwrap())
-    return Success(status) if status.id else Failure(Malformed(path="$.id", message="not a batch"))
+    return parse_json_object(reply.body).map(_status).bind(id_required("$.id", "not a batch"))
 
 
 def cancel(batch: Batch) -> HttpRequest:

@@ -37,6 +37,7 @@ from llmhub.core.batch import (
     FilesPage,
     StepRequest,
     custom_id,
+    id_required,
     json_request,
     key_from_custom_id,
     returned_field,
@@ -122,12 +123,12 @@ def list_batches(batch: Batch, cursor: str) -> HttpRequest:
 
 def decode_list(reply: HttpReply) -> Result[BatchPage, LLMError]:
     """Decode a page of the list of jobs."""
-    parsed = parse_json_object(reply.body)
-    if not is_successful(parsed):
-        return Failure(parsed.failure())
-    payload = parsed.unwrap()
+    return parse_json_object(reply.body).map(_page)
+
+
+def _page(payload: Mapping[str, object]) -> BatchPage:
     jobs = tuple(_status(item) for item in iter_objects(payload.get("batchPredictionJobs")))
-    return Success(BatchPage(jobs, as_text(payload.get("nextPageToken"))))
+    return BatchPage(jobs, as_text(payload.get("nextPageToken")))
 
 
 def poll(batch: Batch) -> HttpRequest:
@@ -137,11 +138,7 @@ def poll(batch: Batch) -> HttpRequest:
 
 def decode_status(reply: HttpReply) -> Result[BatchStatus, LLMError]:
     """Decode the state of a job."""
-    parsed = parse_json_object(reply.body)
-    if not is_successful(parsed):
-        return Failure(parsed.failure())
-    status = _status(parsed.unwrap())
-    return Success(status) if status.id else Failure(Malformed(path="$.name", message="not a job"))
+    return parse_json_object(reply.body).map(_status).bind(id_required("$.name", "not a job"))
 
 
 def cancel(batch: Batch) -> HttpRequest:

@@ -16,7 +16,6 @@ from typing import Any, Final
 from urllib.parse import quote
 
 import msgspec
-from returns.pipeline import is_successful
 from returns.result import Failure, Result, Success
 
 from llmhub.core.batch import (
@@ -30,6 +29,7 @@ from llmhub.core.batch import (
     BatchWire,
     RowsPage,
     StepRequest,
+    id_required,
     json_request,
     multipart,
     returned_field,
@@ -74,12 +74,12 @@ def list_batches(batch: Batch, cursor: str) -> HttpRequest:
 
 def decode_list(reply: HttpReply) -> Result[BatchPage, LLMError]:
     """Decode a page of the list of batches."""
-    parsed = parse_json_object(reply.body)
-    if not is_successful(parsed):
-        return Failure(parsed.failure())
-    payload = parsed.unwrap()
+    return parse_json_object(reply.body).map(_page)
+
+
+def _page(payload: Mapping[str, object]) -> BatchPage:
     batches = tuple(_status(item) for item in iter_objects(payload.get("batches")))
-    return Success(BatchPage(batches, as_text(payload.get("pagination_token"))))
+    return BatchPage(batches, as_text(payload.get("pagination_token")))
 
 
 def poll(batch: Batch) -> HttpRequest:
@@ -89,11 +89,7 @@ def poll(batch: Batch) -> HttpRequest:
 
 def decode_status(reply: HttpReply) -> Result[BatchStatus, LLMError]:
     """Decode the counters of a batch."""
-    parsed = parse_json_object(reply.body)
-    if not is_successful(parsed):
-        return Failure(parsed.failure())
-    status = _status(parsed.unwrap())
-    return Success(status) if status.id else Failure(Malformed(path="$.batch_id", message="not a batch"))
+    return parse_json_object(reply.body).map(_status).bind(id_required("$.batch_id", "not a batch"))
 
 
 def cancel(batch: Batch) -> HttpRequest:
