@@ -221,7 +221,11 @@ def timed_server_url() -> Iterator[str]:
 
 @pytest.mark.slow
 def test_times_equal_those_of_the_provider(timed_server_url: str) -> None:
-    """Compared with the times recorded by the server; a busy machine may add a few milliseconds of its own."""
+    """Compared with the times recorded by the server, call by call in order of their length.
+
+    A busy machine delays some calls, but never all, and makes none shorter: the smallest difference is that of the clock
+    alone.
+    """
     endpoint = llmhub.Endpoint(base_url=f"{timed_server_url}/v1", api_key="k")
     with llmhub.Hub(endpoints={"openai": endpoint}, settings=Settings()) as hub:
         result = run(MODEL, load=poisson(8), hub=hub, measure=Measure(requests=32, warmup=2))
@@ -229,8 +233,13 @@ def test_times_equal_those_of_the_provider(timed_server_url: str) -> None:
         served_times = json.loads(reply.read())[2:]
     (row,) = result.summary.to_pylist()
     assert row["ok"] == 32
+    for index, name in enumerate(("ttft_s", "latency_s")):
+        served = sorted(item[index] for item in served_times)
+        measured = sorted(result.results.column(name).to_pylist())
+        differences = [mine - theirs for mine, theirs in zip(measured, served, strict=True)]
+        assert min(differences) == pytest.approx(0.0, abs=max(0.001, served[0] * 0.01))
+        # The summary counts from the time a call was due.
+        assert 0 <= row[f"{name}_p50"] - statistics.median(measured) <= 0.025
     first, total = (statistics.median(item[index] for item in served_times) for index in (0, 1))
-    assert row["ttft_s_p50"] == pytest.approx(first, abs=0.025)
-    assert row["latency_s_p50"] == pytest.approx(total, abs=0.025)
-    assert row["tpot_s_p50"] == pytest.approx((total - first) / (TOKENS - 1), abs=0.002)
+    assert row["tpot_s_p50"] == pytest.approx((total - first) / (TOKENS - 1), abs=0.001)
     assert row["output_tokens_per_s"] == pytest.approx(32 * TOKENS / row["duration_s"])
