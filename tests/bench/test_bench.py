@@ -223,8 +223,8 @@ def timed_server_url() -> Iterator[str]:
 def test_times_equal_those_of_the_provider(timed_server_url: str) -> None:
     """Compared with the times recorded by the server, call by call in order of their length.
 
-    A busy machine delays some calls, but never all, and makes none shorter: the smallest difference is that of the clock
-    alone.
+    A busy machine delays some calls, but never all, and makes none shorter: the smallest difference is that of the
+    clock alone.
     """
     endpoint = llmhub.Endpoint(base_url=f"{timed_server_url}/v1", api_key="k")
     with llmhub.Hub(endpoints={"openai": endpoint}, settings=Settings()) as hub:
