@@ -88,7 +88,7 @@ def service(name: str, provider_url: str, cache: str) -> Iterator[tuple[Arm, flo
         text=True,
         env={
             **ENVIRONMENT,
-            "OPENAI_API_KEY": "benchmark",
+            "OPENAI_API_KEY": "sk-proj-benchmark-0123456789abcdef",  # as long as real ones: they are removed from replies
             "OPENAI_BASE_URL": f"{provider_url}/v1",
             "PYTHONPATH": str(HERE.parent),
         },

@@ -300,20 +300,28 @@ class StreamDecoder:
             return ()
         return self._decode_frames(self._feed(self._rest, chunk))
 
+    def end(self) -> tuple[Delta, ...]:
+        """Return the deltas of what is left at the end of the body; none if it is one JSON document."""
+        if self.error is not None or (self._is_json_body and not self._rest.lstrip().startswith(b"[")):
+            return ()
+        rest, self._rest = self._rest, b""
+        if self._is_json_body:
+            self._is_json_body = False
+            last = self._decode_array(rest)
+        else:
+            last = self._decode_frames(flush(self._provider.wire.framing, rest))
+        return (*last, *self._joiner.flush()) if self.error is None else ()
+
     def close(self, deltas: Iterable[Delta]) -> Result[CompletionResponse, LLMError]:
         """Decode what is left at the end of the body, and fold all ``deltas`` into the response."""
-        if self.error is None and self._is_json_body and not self._rest.lstrip().startswith(b"["):
-            return interpret(self._provider, replace(self._reply, body=self._rest))
-        last: tuple[Delta, ...] = ()
-        if self.error is None and self._is_json_body:
-            last = self._decode_array()
-        elif self.error is None:
-            last = self._decode_frames(flush(self._provider.wire.framing, self._rest))
+        last = self.end()
         if self.error is not None:
             return Failure(self.error)
+        if self._is_json_body:
+            return interpret(self._provider, replace(self._reply, body=self._rest))
         if not self._has_frames and (self._head.lstrip()[:1] == b"<" or _media_type(self._reply) == "text/html"):
             return Failure(self._fail(Malformed(path="$", message=f"not a stream: {excerpt(self._head)}")))
-        folded = fold((*deltas, *last, *self._joiner.flush()))
+        folded = fold((*deltas, *last))
         if not is_successful(folded):
             return Failure(_with_reply_context(self._provider, self._reply, folded.failure()))
         return Success(_completed(self._provider, self._reply, folded.unwrap()))
@@ -328,12 +336,12 @@ class StreamDecoder:
         self.error = _with_reply_context(self._provider, self._reply, error)
         return self.error
 
-    def _decode_array(self) -> tuple[Delta, ...]:
+    def _decode_array(self, body: bytes) -> tuple[Delta, ...]:
         """Decode a stream that arrived as one JSON array of its events."""
         try:
-            events = msgspec.json.decode(self._rest, type=list[msgspec.Raw])
+            events = msgspec.json.decode(body, type=list[msgspec.Raw])
         except (msgspec.DecodeError, RecursionError) as error:
-            self._fail(Malformed(path="$", message=f"not JSON ({error}): {excerpt(self._rest)}"))
+            self._fail(Malformed(path="$", message=f"not JSON ({error}): {excerpt(body)}"))
             return ()
         return self._decode_frames(Success((tuple(Frame("", bytes(event)) for event in events), b"")))
 

@@ -66,8 +66,9 @@ from llmhub.engine.fan_out_types import FanOutResult, FanOutSpec, PlannedItem, S
 from llmhub.engine.progress import ProgressReporter, ProgressTracker, RunSnapshot
 from llmhub.engine.row_outcome import RowOutcome, pack_outcome, unpack_outcome
 from llmhub.engine.spending import UNPRICED_MESSAGE, SharedBudget, TargetPrices, budget_error, max_cost_nano_usd
-from llmhub.engine.transport import prepare_call
+from llmhub.engine.transport import long_keys, prepare_call, redact_error
 from llmhub.providers.batch_prices import batch_price
+from llmhub.security.echoed_keys import response_without_keys
 
 if TYPE_CHECKING:
     from llmhub.engine.client import Client
@@ -1251,9 +1252,10 @@ class _Collector:
         return decoded
 
     def _interpret(self, reply: HttpReply) -> Result[CompletionResponse, LLMError]:
-        provider = self.target.provider
+        provider, endpoint = self.target.provider, self.target.endpoint
         if EMBEDS not in self.record.values:
-            return interpret(provider, reply)
+            response = interpret(provider, reply).map(partial(response_without_keys, long_keys(endpoint)))
+            return response.alt(partial(redact_error, endpoint=endpoint))
         decoded: Result[CompletionResponse, LLMError] = interpret_embedding(provider, self._one_text, reply)
         return decoded
 

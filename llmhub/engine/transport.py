@@ -52,8 +52,15 @@ from llmhub.engine.file_descriptors import PROCESS_LIMIT, is_out_of_descriptors,
 from llmhub.engine.hedging import InFlightTasks
 from llmhub.engine.http1 import CLOSED_TOO_SOON, Origin, ReplyTooLargeError, RequestEncoder
 from llmhub.engine.observer import OUTGOING_HEADERS
+from llmhub.security.echoed_keys import (
+    KeyByteFilter,
+    KeyDeltaFilter,
+    redact_key_bytes,
+    redact_keys,
+    response_without_keys,
+)
 from llmhub.security.masked_secrets import redact_masked
-from llmhub.security.redaction import REPLACEMENT, escape_controls, redact, url_secrets
+from llmhub.security.redaction import escape_controls, redact, url_secrets
 from llmhub.security.request_signing import SignedParts, sign_request
 
 E = TypeVar("E", bound=BaseException)
@@ -456,28 +463,31 @@ class Transport:
     async def _read_stream(self, call: Call, reply: aiohttp.ClientResponse, observer: _ResponseObserver) -> Outcome:
         """Decode a stream as it arrives; an early exit closes the connection."""
         decoder = StreamDecoder(call.target.provider, HttpReply(reply.status, reply.headers, b"", time.time()))
-        keys = _long_keys(call.target.endpoint)
-        deltas, key_filter = observer.deltas, _KeyFilter(keys)
+        keys = long_keys(call.target.endpoint)
+        # Where only the whole response is used, keys are removed from that.
+        key_bytes, key_deltas = KeyByteFilter(keys), KeyDeltaFilter(keys if call.is_delivered else ())
+        deltas = observer.deltas
         size = 0
         try:
             while chunk := await self._read_piece(reply):
                 size += len(chunk)
                 if size > self._config.max_reply_bytes:
                     raise ReplyTooLargeError(f"the stream is longer than {self._config.max_reply_bytes} bytes")
-                new = decoder.feed(key_filter.feed(chunk))
+                new = key_deltas.feed(decoder.feed(key_bytes.feed(chunk)))
                 deltas.extend(new)
                 observer.on_deltas(new)
                 if decoder.error is not None:
                     return Failure(decoder.error)
-            new = decoder.feed(key_filter.close())
-            deltas.extend(new)
-            observer.on_deltas(new)
+            last = key_deltas.feed((*decoder.feed(key_bytes.close()), *decoder.end()))
+            last = (*last, *key_deltas.close())
+            deltas.extend(last)
             reply.release()
         finally:
             if not reply.closed:
                 reply.close()
-        outcome = decoder.close(deltas).map(partial(_without_keys_in_id, keys))
+        outcome = decoder.close(deltas).map(partial(response_without_keys, keys))
         if is_successful(outcome):
+            observer.on_deltas(last)
             observer.on_end(outcome.unwrap())
         return outcome
 
@@ -674,59 +684,16 @@ def _secrets(endpoint: Endpoint) -> tuple[str, ...]:
     )
 
 
-def _long_keys(endpoint: Endpoint) -> list[bytes]:
+def long_keys(endpoint: Endpoint) -> list[str]:
     """Return the keys of an endpoint that are too long to occur in a response by chance."""
     secrets = (endpoint.api_key, endpoint.secret_access_key, endpoint.session_token, endpoint.access_token)
     keys = [secret.reveal() for secret in secrets]
-    keys += [value for name, value in endpoint.headers.items() if not is_keyed(name)]
+    for name, value in endpoint.headers.items():
+        if not is_keyed(name):
+            keys += [value, *value.split(" ")[1:]]  # a server may repeat the token without its scheme
     keys += url_secrets(endpoint.base_url) if "@" in endpoint.base_url or "?" in endpoint.base_url else ()
-    return [key.encode() for key in keys if len(key) >= MIN_ECHOED_KEY_LENGTH]
-
-
-def _without_keys(body: bytes, keys: Sequence[bytes]) -> bytes:
-    """Return a body without keys: responses are stored in caches and tables."""
-    for key in keys:
-        body = body.replace(key, REPLACEMENT.encode())
-    return body
-
-
-def _without_keys_in_id(keys: Sequence[bytes], response: CompletionResponse) -> CompletionResponse:
-    """Return a response without keys in its request id, which comes from a header."""
-    request_id = response.request_id
-    if any(key.decode() in request_id for key in keys):
-        return replace(response, request_id=_without_keys(request_id.encode(), keys).decode())
-    return response
-
-
-class _KeyFilter:
-    """Removes keys from a stream of bytes, wherever it is split; what may be the beginning of one is held back."""
-
-    __slots__ = ("_held", "_keys")
-
-    def __init__(self, keys: Sequence[bytes]) -> None:
-        self._keys = keys
-        self._held = b""
-
-    def feed(self, chunk: bytes) -> bytes:
-        """Return the next bytes without keys."""
-        if not self._keys:
-            return chunk
-        data = _without_keys(self._held + chunk, self._keys)
-        held = max((_overlap(data, key) for key in self._keys), default=0)
-        self._held = data[len(data) - held :]
-        return data[: len(data) - held]
-
-    def close(self) -> bytes:
-        """Return what was held back."""
-        held, self._held = self._held, b""
-        return held
-
-
-def _overlap(data: bytes, key: bytes) -> int:
-    """Return the length of the longest proper beginning of ``key`` that ``data`` ends with."""
-    if data.endswith(b"\n"):  # of an event: no key has a line break
-        return 0
-    return next((size for size in range(min(len(key) - 1, len(data)), 0, -1) if data.endswith(key[:size])), 0)
+    # The longest first: one may contain another.
+    return sorted({key for key in keys if len(key) >= MIN_ECHOED_KEY_LENGTH}, key=len, reverse=True)
 
 
 def _redacted_reply(reply: aiohttp.ClientResponse, body: bytes, endpoint: Endpoint) -> HttpReply:
@@ -817,17 +784,20 @@ def _authorized_again(target: Target, now: float, request: HttpRequest) -> HttpR
 
 def _interpret(call: Call, reply: HttpReply) -> Outcome:
     """Decode a complete reply to a completion, or to embeddings, without credentials that it repeats."""
-    keys = _long_keys(call.target.endpoint)
-    if any(key in reply.body for key in keys):
-        reply = replace(reply, body=_without_keys(reply.body, keys))
+    keys = long_keys(call.target.endpoint)
+    body = redact_key_bytes(reply.body, map(str.encode, keys))
+    if body is not reply.body:
+        reply = replace(reply, body=body)
     embed_request = call.embed_request
     if embed_request is None:
-        return interpret(call.target.provider, reply).map(partial(_without_keys_in_id, keys))
-    return interpret_embedding(call.target.provider, embed_request, reply).map(_as_response)
+        return interpret(call.target.provider, reply).map(partial(response_without_keys, keys))
+    return interpret_embedding(call.target.provider, embed_request, reply).map(partial(_without_keys_in_id, keys))
 
 
-def _as_response(response: CompletionResponse) -> CompletionResponse:
-    return response
+def _without_keys_in_id(keys: Sequence[str], response: CompletionResponse) -> CompletionResponse:
+    """Return vectors without keys in their request id, which comes from a header."""
+    request_id = redact_keys(response.request_id, keys)
+    return response if request_id is response.request_id else replace(response, request_id=request_id)
 
 
 def _rate_limit_info(target: Target, reply: HttpReply | None) -> RateLimitInfo | None:
