@@ -38,7 +38,6 @@ from llmhub.engine.decision_log import RecordDecision
 from llmhub.engine.event_loop import StopSignal, background_loop, submit
 from llmhub.engine.fan_out import DRAIN_TIMEOUT_S, SWEEP_INTERVAL_S
 from llmhub.engine.fan_out_types import CHUNK_SIZE, PlannedItem
-from llmhub.engine.hedging import OWNER_TASK
 from llmhub.engine.hooks import exception_guard
 from llmhub.engine.leased_limits import SharedLimits
 from llmhub.engine.limits import Limit
@@ -303,7 +302,7 @@ class Client:
         return replace(result, answer=redacted.restore(result.answer))
 
     async def _send(self, call: Call, stop: StopSignal, access: StoreAccess, run_id: bytes) -> SendResult:
-        if call.key is None:
+        if call.key is None and (access.store is not None or access.write_ahead is not None or self.has_routes):
             try:
                 call = call.with_key(self._key_at(call.target, call))
             except JSON_ENCODING_ERRORS as error:
@@ -428,34 +427,36 @@ class _SingleCall:
     """One call on its way through the store, single flight and the middleware."""
 
     def __init__(self, client: Client, call: Call, stop: StopSignal, access: StoreAccess, run_id: bytes) -> None:
-        assert call.key is not None  # noqa: S101 - computed by `Client.send`
         log = access.write_ahead
         self._client = client
         self._call = call
-        self._key = call.key
+        self._key = call.key or b""  # `Client.send` computes it where it is needed
         self._stop = stop
         self._access = access
         self._context = SendContext(run_id, log, strict=access.strict)
         self._writer = CacheWriter(access, stop.request)
         self._flight: SingleFlight[tuple[int, bytes]] | None = None
         self._outcome: RowOutcome | None = None
-        self._task: asyncio.Task[None] | None = None
+        self._task: asyncio.Task[Any] | None = None
+        self._cancellations = 0
         self._drain_until = 0.0
         self._was_in_flight = False
 
     async def run(self) -> SendResult:
-        """Answer the call in a task of its own, which a stop request can cancel."""
+        """Answer the call. A stop request cancels it, as a timeout would, and nothing else of the current task."""
         loop = asyncio.get_running_loop()
-        self._task = loop.create_task(self._answer())
+        task = self._task = asyncio.current_task()
+        assert task is not None  # noqa: S101 - a coroutine runs in a task
+        earlier = task.cancelling()
         # The signal may outlive the call and must not keep it alive.
         unsubscribe = self._stop.add_listener(partial(loop.call_soon_threadsafe, self._on_stop))
         try:
-            await self._task
+            await self._answer()
         except asyncio.CancelledError:
-            current = asyncio.current_task()
-            if current is None or current.cancelling() or not self._stop.requested:
+            if not self._cancellations or self._uncancel(task) > earlier:
                 raise
         finally:
+            self._task = None
             unsubscribe()
             if self._flight is not None:
                 await asyncio.shield(self._finish())
@@ -468,6 +469,12 @@ class _SingleCall:
             stopped_by_store_failure=self._writer.aborted_run,
             ambiguous_count=self._flight.ambiguous_count if self._flight is not None else 0,
         )
+
+    def _uncancel(self, task: asyncio.Task[Any]) -> int:
+        """Take back the cancellations of a stop request; return how many others there are."""
+        for _ in range(self._cancellations):
+            task.uncancel()
+        return task.cancelling()
 
     async def _answer(self) -> None:
         if self._stop.requested or await self._look_up():
@@ -489,9 +496,7 @@ class _SingleCall:
 
     async def _send(self) -> None:
         """Send the call and pass its answer to the store and to equal calls that wait for it."""
-        SEND_CONTEXT.set(self._context)
-        OWNER_TASK.set(self._task)
-        CACHE_LOOKUPS.set(self._access.lookups)
+        context, lookups = SEND_CONTEXT.set(self._context), CACHE_LOOKUPS.set(self._access.lookups)
         try:
             answer = await self._client.send_uncached(self._call)
         except asyncio.CancelledError:
@@ -500,6 +505,9 @@ class _SingleCall:
             )
             self._release(self._outcome, None)
             raise
+        finally:
+            SEND_CONTEXT.reset(context)
+            CACHE_LOOKUPS.reset(lookups)
         self._outcome = answer
         self._release(answer, self._writer.enqueue(self._key, self._call, answer))
 
@@ -553,12 +561,13 @@ class _SingleCall:
     def _cancel_unless_draining(self) -> None:
         """Cancel the call unless its request is on the wire and may still be answered in time."""
         task = self._task
-        if task is None or task.done():
+        if task is None:
             return
         loop = asyncio.get_running_loop()
         is_late, in_flight = loop.time() >= self._drain_until, task in self._client.transport.in_flight
         if is_late or not in_flight:
             self._was_in_flight = self._was_in_flight or (is_late and in_flight)
+            self._cancellations += 1
             task.cancel()
         # A call that fails while draining would wait to be retried: check again.
         loop.call_later(SWEEP_INTERVAL_S, self._cancel_unless_draining)

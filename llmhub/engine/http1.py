@@ -98,7 +98,7 @@ class RequestEncoder:
         self.origin = origin
         self.defaults = defaults
         self._start = f" {request_target} HTTP/1.1\r\nhost: {host}\r\n"
-        self._heads: dict[tuple[str, int], tuple[Mapping[str, str], bytes | None]] = {}
+        self._heads: dict[tuple[str | tuple[str, str], ...], bytes | None] = {}
 
     def encode(
         self, method: str, headers: Mapping[str, str], body: bytes, added: Mapping[str, str] | None = None
@@ -110,13 +110,12 @@ class RequestEncoder:
         ValueError
             A header cannot be sent, because it has a line break for example.
         """
-        # The requests of a run share one mapping of headers; a reference to it is kept, so its id is not reused.
-        cached = self._heads.get((method, id(headers)))
-        if cached is None or cached[0] is not headers:
+        fields = (method, *headers.items())
+        head = self._heads.get(fields, b"")
+        if head == b"":
             if len(self._heads) >= MAX_CACHED_HEADS:
                 self._heads.clear()
-            cached = self._heads[(method, id(headers))] = (headers, self._encode_head(method, headers))
-        head = cached[1]
+            head = self._heads[fields] = self._encode_head(method, headers)
         if head is None or not added:
             return None if head is None else b"%b%d\r\n\r\n%b" % (head, len(body), body)
         # Headers that differ from request to request are not part of the head that requests share.
@@ -338,6 +337,11 @@ class ReplyParser:
         if encoding is not None and body:
             body = decompress(body, encoding.lower(), self._max_body_bytes)
         self.reply = Reply(self._status, self._headers, body)
+        self._read = _read_nothing  # a bound method would keep the parser until the garbage collector runs
+
+
+def _read_nothing() -> bool:
+    return False
 
 
 def decompress(body: bytes, encoding: str, max_bytes: int) -> bytes:

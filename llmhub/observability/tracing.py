@@ -176,6 +176,11 @@ def _otlp_providers(endpoint: str, headers: Mapping[str, str] | None, *, with_me
     return provider, sdk_metrics.MeterProvider(metric_readers=[reader], resource=resource)
 
 
+def is_configured() -> bool:
+    """Return whether spans are made."""
+    return _CONFIGURED.tracer is not None
+
+
 @contextmanager
 def server_span(name: str, headers: Mapping[str, str], attributes: Mapping[str, Any] | None = None) -> Iterator[Any]:
     """Open the span of an incoming request, a child of the trace in its headers; calls within it belong to that trace.

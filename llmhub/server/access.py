@@ -61,7 +61,7 @@ class Caller:
         >>> Caller(key_id="k1", team="t", models=("openai/*",)).may_use("anthropic/claude-haiku-4-5")
         False
         """
-        return any(fnmatchcase(model, pattern) for pattern in self.models)
+        return "*" in self.models or any(fnmatchcase(model, pattern) for pattern in self.models)
 
 
 class CallerLimits(Protocol):

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from math import inf
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import msgspec
 from aiohttp import web
+from aiohttp.hdrs import EXPECT
 from aiohttp.http_exceptions import HttpProcessingError
 from returns.pipeline import is_successful
 
@@ -32,7 +32,7 @@ from llmhub.core.errors import (
 )
 from llmhub.core.types import Payload
 from llmhub.engine.observer import CALL_ORIGIN, CallOrigin
-from llmhub.observability.tracing import server_span
+from llmhub.observability.tracing import is_configured, server_span
 from llmhub.server.access import LOCAL_CALLER
 from llmhub.server.context import LANE_HEADER, LANES, REQUEST_ID_HEADER, Lane, RequestContext, request_id_of
 from llmhub.server.error_replies import encode_error, error_headers, status_of
@@ -50,38 +50,54 @@ LARGE_BODY_BYTES: Final = 64 << 10
 """Bodies up to this size are left to the buffer of the connection."""
 SLOWEST_BYTES_PER_S: Final = 100_000
 """Rate at which a client has to read a large body, besides ``write_timeout_s``."""
+RequestHandler: TypeAlias = Callable[[web.Request], Awaitable[web.StreamResponse]]
 _encode: Final = msgspec.json.Encoder(decimal_format="number").encode
 _decode: Final = msgspec.json.Decoder().decode
 
 
 def build_app(service: Service, groups: Sequence[RouteGroup]) -> web.Application:
     """Return the application of a service with the routes of ``groups``."""
-    app = web.Application(client_max_size=service.settings.max_body_bytes, middlewares=[unrouted_middleware(groups)])
+    app = web.Application(client_max_size=service.settings.max_body_bytes)
     for group in groups:
         for route in group.routes:
             app.router.add_route(route.method, route.path, partial(dispatch, service, route))
+    app.router.add_route("*", "/{path:.*}", partial(refuse_unrouted, list(app.router.resources()), _encoders(groups)))
     return app
 
 
-def unrouted_middleware(groups: Sequence[RouteGroup]) -> Any:
-    """Return the middleware that answers requests without a route in the shape of the API that they look like."""
-    encoders = {_first_segments(route.path): route.encode_error for group in groups for route in group.routes}
+def direct_handler(app_handler: RequestHandler, service: Service, groups: Sequence[RouteGroup]) -> RequestHandler:
+    """Return a handler that finds routes of a constant path by one look-up, and leaves other requests to the router."""
+    routes = {(route.method, route.path): route for group in groups for route in group.routes if "{" not in route.path}
 
-    @web.middleware
-    async def without_route(
-        request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
-    ) -> web.StreamResponse:
-        try:
-            return await handler(request)
-        except web.HTTPNotFound:
-            error: LLMError = NotFound(message=f"no route for {request.method} {request.path:.200}")
-        except web.HTTPMethodNotAllowed as refusal:
-            allowed = ", ".join(sorted(refusal.allowed_methods))
-            error = InvalidRequest(message=f"{request.path:.200} allows {allowed}", status=405)
-        encoder = encoders.get(_first_segments(request.path), encode_error)
-        return error_response(error, encoder, request_id_of(request.headers.get(REQUEST_ID_HEADER, "")))
+    def handle(request: web.Request) -> Awaitable[web.StreamResponse]:
+        route = routes.get((request.method, request.raw_path))
+        if route is None or EXPECT in request.headers:
+            return app_handler(request)
+        return dispatch(service, route, request)
 
-    return without_route
+    return handle
+
+
+def _encoders(groups: Sequence[RouteGroup]) -> Mapping[str, ErrorEncoder]:
+    """Return how errors are encoded under each beginning of a path."""
+    return {_first_segments(route.path): route.encode_error for group in groups for route in group.routes}
+
+
+async def refuse_unrouted(
+    resources: Sequence[web.AbstractResource], encoders: Mapping[str, ErrorEncoder], request: web.Request
+) -> web.StreamResponse:
+    """Answer a request without a route, in the shape of the API that it looks like.
+
+    It is a route itself, the last one, since a middleware would cost every request.
+    """
+    allowed = sorted({method for resource in resources for method in (await resource.resolve(request))[1]})
+    if allowed:
+        message = f"{request.path:.200} allows {', '.join(allowed)}"
+        error: LLMError = InvalidRequest(message=message, status=405)
+    else:
+        error = NotFound(message=f"no route for {request.method} {request.path:.200}")
+    encoder = encoders.get(_first_segments(request.path), encode_error)
+    return error_response(error, encoder, request_id_of(request.headers.get(REQUEST_ID_HEADER, "")))
 
 
 def _first_segments(path: str) -> str:
@@ -104,7 +120,9 @@ async def dispatch(service: Service, route: HttpRoute, request: web.Request) -> 
 async def _respond(service: Service, route: HttpRoute, request: web.Request, request_id: str) -> web.StreamResponse:
     """Return the handler's response, or that of its error; a stream that has begun can only be cut off."""
     try:
-        response = await _handle(service, route, request, request_id)
+        context = await open_context(service, route, request, request_id)
+        with observed_request(context, route.name, request.headers, {"http.route": route.path}):
+            response = await _answer(service, route, request, context)
     except (ConnectorError, web.HTTPException, HttpProcessingError) as error:
         if STREAM in request:
             _abort(request)
@@ -141,12 +159,6 @@ def _abort(request: web.Request) -> None:
         request.transport.abort()
 
 
-async def _handle(service: Service, route: HttpRoute, request: web.Request, request_id: str) -> web.StreamResponse:
-    context = await open_context(service, route, request, request_id)
-    with observed_request(context, route.name, request.headers, {"http.route": route.path}):
-        return await _answer(service, route, request, context)
-
-
 async def open_context(service: Service, route: HttpRoute, request: web.Request, request_id: str) -> RequestContext:
     """Authenticate a request, and return its context.
 
@@ -178,18 +190,29 @@ async def open_context(service: Service, route: HttpRoute, request: web.Request,
     )
 
 
-@contextmanager
-def observed_request(
-    context: RequestContext, name: str, headers: Mapping[str, str], attributes: Mapping[str, Any]
-) -> Iterator[None]:
-    """Attribute the calls within the block to a request, in logs, metrics and the trace that its headers name."""
-    caller = context.caller
-    origin = CALL_ORIGIN.set(CallOrigin(request_id=context.request_id, key_id=caller.key_id, team=caller.team))
-    try:
-        with server_span(name, headers, attributes):
-            yield
-    finally:
-        CALL_ORIGIN.reset(origin)
+class observed_request:  # noqa: N801 - used as a function; a generator would cost every request more
+    """Attribute the calls within a ``with`` block to a request, in logs, metrics and the trace that its headers name."""
+
+    __slots__ = ("_origin", "_span", "_token")
+
+    def __init__(
+        self, context: RequestContext, name: str, headers: Mapping[str, str], attributes: Mapping[str, Any]
+    ) -> None:
+        caller = context.caller
+        self._origin = CallOrigin(request_id=context.request_id, key_id=caller.key_id, team=caller.team)
+        self._span = server_span(name, headers, attributes) if is_configured() else None
+
+    def __enter__(self) -> None:
+        self._token = CALL_ORIGIN.set(self._origin)
+        if self._span is not None:
+            self._span.__enter__()
+
+    def __exit__(self, *error: Any) -> None:
+        try:
+            if self._span is not None:
+                self._span.__exit__(*error)
+        finally:
+            CALL_ORIGIN.reset(self._token)
 
 
 def _timeout_s(service: Service, route: HttpRoute) -> float:
@@ -200,16 +223,15 @@ async def _answer(
     service: Service, route: HttpRoute, request: web.Request, context: RequestContext
 ) -> web.StreamResponse:
     """Call the handler within its time, if that is limited."""
-    timeout_s = _timeout_s(service, route)
-    if not timeout_s:
+    if context.deadline == inf:
         return await route.handler(service, request, context)
     try:
-        async with asyncio.timeout(timeout_s):
+        with service.deadlines.limit(context.deadline):
             return await route.handler(service, request, context)
     except ConnectorError:  # that of a timeout is a TimeoutError too
         raise
     except TimeoutError:
-        message = f"not answered within {timeout_s:g} s"
+        message = f"not answered within {_timeout_s(service, route):g} s"
         raise to_exception(TimedOut(message=message)) from None
 
 
@@ -289,7 +311,7 @@ async def read_json(service: Service, request: web.Request) -> Payload:
 
 def json_response(value: Any, *, status: int = 200, headers: Mapping[str, str] | None = None) -> web.Response:
     """Return a JSON response."""
-    return web.Response(body=_encode(value), status=status, headers=headers, content_type=JSON)
+    return web.Response(body=_encode(value), status=status, headers={**(headers or {}), "Content-Type": JSON})
 
 
 def error_response(

@@ -125,7 +125,9 @@ def parse_payload(service: Service, context: RequestContext, dialect: Dialect, p
         raise invalid("$.model", "is missing; pass 'provider/model', such as 'openai/gpt-4o-mini'")
     provider = payload.get("provider") if dialect is hub_completions.DIALECT else None
     target = service.target(f"{provider}/{model}" if isinstance(provider, str) and provider else model, context)
-    native = all(each.provider.wire.name in dialect.wires for each in service.hub.targets(target.name))
+    route = service.hub.resolver.resolve_route(target.name)
+    candidates = (target,) if route is None else route.targets.values()
+    native = all([each.provider.wire.name in dialect.wires for each in candidates])
     return ServedCompletion(service, context, dialect, dialect.parse(payload, native), target)
 
 
@@ -137,13 +139,16 @@ def apply_options(completion: ServedCompletion, request: web.Request) -> ServedC
     ConnectorError
         An option has an unknown value.
     """
-    unsupported: Any = request.headers.get(UNSUPPORTED_HEADER, "error")
+    headers = request.headers
+    if UNSUPPORTED_HEADER not in headers and CACHE_HEADER not in headers:
+        return completion
+    unsupported: Any = headers.get(UNSUPPORTED_HEADER, "error")
     if unsupported not in {"error", "drop"}:
         raise invalid(UNSUPPORTED_HEADER, f"must be error or drop, not {unsupported!r:.80}")
     parsed = completion.parsed
     if unsupported == "drop":
         parsed = replace(parsed, request=replace(parsed.request, unsupported=unsupported))
-    return replace(completion, parsed=parsed, cache_mode=request.headers.get(CACHE_HEADER))
+    return replace(completion, parsed=parsed, cache_mode=headers.get(CACHE_HEADER))
 
 
 async def complete(
@@ -173,6 +178,8 @@ async def answer(completion: ServedCompletion, request: web.Request) -> web.Stre
 
 def _header_text(text: str) -> str:
     """Return text that a header can hold."""
+    if text.isascii() and text.isprintable():
+        return text
     return "".join(character if " " <= character <= "~" else "?" for character in text)
 
 

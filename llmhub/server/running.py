@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -16,7 +17,8 @@ from aiohttp.web_protocol import RequestHandler
 
 from llmhub.core.errors import invalid
 from llmhub.engine.event_loop import background_loop, submit
-from llmhub.server.app import build_app
+from llmhub.engine.gc_tuning import DEFAULT_GC_THRESHOLDS, RELAXED_GC_THRESHOLD
+from llmhub.server.app import build_app, direct_handler
 from llmhub.server.groups import GROUPS
 from llmhub.server.routes import RouteGroup
 from llmhub.server.service import Service
@@ -35,6 +37,11 @@ class _TimedRunner(web.AppRunner):
     def __init__(self, app: web.Application, *, header_timeout_s: float, **arguments: Any) -> None:
         super().__init__(app, **arguments)
         self._header_timeout_s = header_timeout_s
+
+    def handle_directly(self, service: Service, groups: Sequence[RouteGroup]) -> None:
+        """Answer routes of a constant path without the application's router, once it is set up."""
+        server: Any = super().server
+        server.request_handler = direct_handler(server.request_handler, service, groups)
 
     @property
     def server(self) -> Any:
@@ -130,6 +137,7 @@ async def start(service: Service, groups: Sequence[RouteGroup] = GROUPS) -> Runn
         for group in groups:
             await stack.enter_async_context(group.lifespan(service))
         await runner.setup()
+        runner.handle_directly(service, groups)
         stack.push_async_callback(runner.cleanup)
         try:
             await web.TCPSite(runner, settings.host, settings.port, backlog=BACKLOG).start()
@@ -161,6 +169,19 @@ def serving(service: Service, groups: Sequence[RouteGroup] = GROUPS) -> Iterator
         service.hub.close()
 
 
+def _tune_gc() -> None:
+    """Spare the garbage collector what lives as long as the process, and let it run less often.
+
+    A request makes about a hundred objects that could form cycles, and none that do. With the default thresholds the
+    collector takes a sixth of the CPU time of a request. For a process of the service's own only.
+    """
+    first, *rest = gc.get_threshold()
+    if gc.isenabled() and first in DEFAULT_GC_THRESHOLDS:
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(RELAXED_GC_THRESHOLD, *rest)
+
+
 def serve(service: Service, on_start: object = None) -> bool:
     """Serve until SIGTERM or SIGINT, then drain; a second signal cancels what is in progress.
 
@@ -182,6 +203,7 @@ def serve(service: Service, on_start: object = None) -> bool:
     previous = {number: signal.signal(number, on_signal) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         running = submit(start(service)).result()
+        _tune_gc()
         if callable(on_start):
             on_start(running.url)
         stopping.wait()

@@ -35,6 +35,7 @@ from llmhub.security.credentials.declared import default_credentials
 from llmhub.server.access import Access, Caller
 from llmhub.server.activity import Activity
 from llmhub.server.context import RequestContext
+from llmhub.server.deadlines import Deadlines
 from llmhub.server.input_token_estimate import estimate_input_tokens
 from llmhub.server.key_access import access_from_settings
 from llmhub.server.lanes import Lanes
@@ -96,6 +97,7 @@ class Service:
     active_requests: int = 0
     lanes: Lanes = field(init=False)
     prices: TargetPrices = field(default_factory=lambda: TargetPrices(time.time))
+    deadlines: Deadlines = field(default_factory=Deadlines)
     stop: StopSignal = field(default_factory=StopSignal)
     resources: dict[type[Any], Any] = field(default_factory=dict)
     _on_drain: list[Callable[[], object]] = field(default_factory=list)

@@ -66,6 +66,8 @@ PARAMS: Final = ("temperature", "top_p", "seed", "presence_penalty", "frequency_
 """Parameters of the same name and meaning in `CompletionRequest`."""
 IGNORED_IN_MESSAGES: Final = frozenset({"name", "annotations", "prefix", "index", "id", "type", "function_call"})
 """Fields of messages that repeat what is known, or that only responses have."""
+PLAIN_FIELDS: Final = frozenset({"role", "content"})
+"""Fields of most messages."""
 REASONING_DETAILS: Final = "reasoning_details"
 _encode: Final = msgspec.json.Encoder(decimal_format="number").encode
 
@@ -150,11 +152,12 @@ def parse(payload: Payload, native: bool) -> ParsedRequest:
     body = read_as(payload, ChatRequest)
     fields: dict[str, Any] = {name: getattr(body, name) for name in PARAMS}
     extra = other_fields(payload, FIELDS, native=native)
-    tools = [_tool(tool, f"$.tools[{index}]", native=native) for index, tool in enumerate(body.tools or ())]
-    if all(tool is not None for tool in tools):
-        fields["tools"] = tuple(tool for tool in tools if tool is not None)
-    else:
-        extra["tools"] = payload["tools"]
+    if body.tools:
+        tools = [_tool(tool, f"$.tools[{index}]", native=native) for index, tool in enumerate(body.tools)]
+        if all(tool is not None for tool in tools):
+            fields["tools"] = tuple(tool for tool in tools if tool is not None)
+        else:
+            extra["tools"] = payload["tools"]
     if body.tool_choice is not None:
         fields["tool_choice"], rest = _tool_choice(body.tool_choice, native=native)
         extra |= rest
@@ -188,6 +191,8 @@ def _message(message: ChatMessage, raw: Mapping[str, Any], path: str, *, native:
     if role == "tool":
         return Message("tool", _tool_result(message, raw, path))
     parts: list[Part] = []
+    if role == "user" and isinstance(message.content, str) and raw.keys() == PLAIN_FIELDS:
+        return Message("user", (Text(message.content),))
     if message.reasoning_details and native:
         parts.append(
             Opaque(REASONING_DETAILS, "".join(f"{_encode(item).decode()}," for item in message.reasoning_details))
