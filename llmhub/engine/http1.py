@@ -98,7 +98,7 @@ class RequestEncoder:
         self.origin = origin
         self.defaults = defaults
         self._start = f" {request_target} HTTP/1.1\r\nhost: {host}\r\n"
-        self._heads: dict[tuple[str | tuple[str, str], ...], bytes | None] = {}
+        self._heads: dict[tuple[object, ...], bytes | None] = {}
 
     def encode(
         self, method: str, headers: Mapping[str, str], body: bytes, added: Mapping[str, str] | None = None

@@ -11,6 +11,7 @@ import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from math import inf
+from types import TracebackType
 from typing import Any, Final, TypeAlias
 
 import msgspec
@@ -191,7 +192,7 @@ async def open_context(service: Service, route: HttpRoute, request: web.Request,
 
 
 class observed_request:  # noqa: N801 - used as a function; a generator would cost every request more
-    """Attribute the calls within a ``with`` block to a request, in logs, metrics and the trace that its headers name."""
+    """Attribute the calls of a ``with`` block to a request, in logs, metrics and the trace that its headers name."""
 
     __slots__ = ("_origin", "_span", "_token")
 
@@ -207,10 +208,12 @@ class observed_request:  # noqa: N801 - used as a function; a generator would co
         if self._span is not None:
             self._span.__enter__()
 
-    def __exit__(self, *error: Any) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
         try:
             if self._span is not None:
-                self._span.__exit__(*error)
+                self._span.__exit__(kind, error, traceback)
         finally:
             CALL_ORIGIN.reset(self._token)
 

@@ -127,7 +127,7 @@ def parse_payload(service: Service, context: RequestContext, dialect: Dialect, p
     target = service.target(f"{provider}/{model}" if isinstance(provider, str) and provider else model, context)
     route = service.hub.resolver.resolve_route(target.name)
     candidates = (target,) if route is None else route.targets.values()
-    native = all([each.provider.wire.name in dialect.wires for each in candidates])
+    native = all(each.provider.wire.name in dialect.wires for each in candidates)
     return ServedCompletion(service, context, dialect, dialect.parse(payload, native), target)
 
 
