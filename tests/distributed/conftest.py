@@ -11,7 +11,6 @@ MODULES = {"spark": "pyspark", "ray": "ray", "dask": "distributed", "daft": "daf
 REQUIRED = [name for name in os.environ.get("LLMHUB_TEST_ENGINES", "").split(",") if name]
 ENGINES = REQUIRED or [name for name, module in MODULES.items() if importlib.util.find_spec(module) is not None]
 
-# Spark Connect, which needs a process without another session, is tested if it is named: LLMHUB_TEST_ENGINES=connect.
 collect_ignore = ["workers"] if ENGINES else ["workers", "test_engines.py"]
 
 

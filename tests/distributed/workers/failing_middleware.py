@@ -52,3 +52,32 @@ class FailOnce:
     def on_batches(self, results: Iterator[Any]) -> Iterator[Any]:
         """Yield the results, or raise."""
         return map(self.on_table, results)
+
+
+class HoldAfter:
+    """Holds the calls of each process after its first ones until a file exists.
+
+    Parameters
+    ----------
+    folder
+        Where each process leaves a file with its id at its first call, and where ``open`` lets the calls go on.
+    calls
+        How many calls a process may send before.
+    """
+
+    def __init__(self, folder: str, calls: int) -> None:
+        self.folder = folder
+        self.calls = calls
+        self._sent = 0
+
+    def __call__(self, send: Any) -> Any:
+        async def holding(call: Any) -> Any:
+            folder = Path(self.folder)
+            if self._sent == 0:
+                (folder / str(os.getpid())).touch()
+            self._sent += 1
+            while self._sent > self.calls and not (folder / "open").exists():  # noqa: ASYNC110 - of another process
+                await asyncio.sleep(0.02)
+            return await send(call)
+
+        return holding
