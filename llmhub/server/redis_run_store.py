@@ -2,8 +2,8 @@
 
 Under ``namespace!runs:`` there are a hash a run (its record), two lists of its results (Arrow streams, and their
 numbers of rows), a list of pieces of its input, a lease of the process that executes it, and sorted sets of the runs by
-team and by end. A lease that is not renewed expires, and whoever has lost it cannot append results any more. The lease
-of a process of the same host is seen to be over as soon as that process has ended.
+team and by end. A lease that is not renewed expires, and a process that has lost it cannot append results any more. The
+lease of a process of the same host is seen to be over as soon as that process has ended.
 """
 
 from __future__ import annotations
