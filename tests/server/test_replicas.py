@@ -194,7 +194,7 @@ class TestRuns:
             assert set(results.column("status").to_pylist()) == {"ok"}
             assert state_of(second.url, run["id"])["state"] == "done"
             assert 60 <= slow.counts()["requests"] <= 60 + 60 - logged  # what was logged is not sent again
-        assert not list(tmp_path.rglob("state.db"))
+        assert not list(tmp_path.rglob("service-runs"))
 
     def test_store_keeps_one_executor_and_lists_as_the_folder_does(self, redis_server: Any, tmp_path: Path) -> None:
         cache = llmhub.RedisCache(redis_server.url, lease_s=0.2)
