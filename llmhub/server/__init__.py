@@ -20,7 +20,8 @@ How it is put together
 
 ``table_request``, ``table_upload``, ``table_work``
     tables: what is asked of their rows, how they are received, and how they are sent
-``runs``, ``active_run``, ``run_resumption``, ``run_store``, ``result_log``, ``run_status``, ``run_forecast``
+``runs``, ``active_run``, ``run_resumption``, ``run_store``, ``redis_run_store``, ``open_run_store``, ``result_log``,
+``run_status``, ``run_forecast``
     jobs over a table that outlive client and process: execution, files and counts
 
 How to add routes

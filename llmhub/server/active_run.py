@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import shutil
 import uuid
 from collections.abc import Iterator
 from contextlib import closing, suppress
@@ -16,7 +15,7 @@ from llmhub.engine.event_loop import StopSignal
 from llmhub.server.result_log import ResultLog
 from llmhub.server.run_resumption import with_own_costs
 from llmhub.server.run_status import RunCounter
-from llmhub.server.run_store import INPUT, RESULTS, RunLock, RunRecord
+from llmhub.server.run_store import RunLock, RunRecord, RunStore
 from llmhub.server.table_request import encode_request
 from llmhub.server.table_upload import Upload, iter_batches, read_schema, used_columns
 from llmhub.server.table_work import TableWork
@@ -63,8 +62,8 @@ def digest_of(upload: Upload, key_id: str) -> bytes:
     return digest.digest()
 
 
-def prepare_files(work: TableWork, upload: Upload, folder: Path, run_id: uuid.UUID) -> int:
-    """Validate a run and write its files; return its number of rows.
+def prepare_files(work: TableWork, upload: Upload, store: RunStore, run_id: uuid.UUID, lock: RunLock) -> int:
+    """Validate a run and write its input and the schema of its results; return its number of rows.
 
     Raises
     ------
@@ -76,21 +75,16 @@ def prepare_files(work: TableWork, upload: Upload, folder: Path, run_id: uuid.UU
     schema = read_schema(upload)
     run = work.check(schema)
     names = used_columns(upload.request, schema.names)
-    folder.mkdir(mode=0o700)
-    with closing(ResultLog(folder / RESULTS, writable=True)) as log:
+    with closing(store.open_results(run_id.hex, lock)) as log:
         log.append(work.empty_results(run, run_id.hex))
     rows = 0
     kept = pa.schema([schema.field(name) for name in names])
-    with pa.OSFile(str(folder / INPUT), "wb") as file, pa.ipc.new_stream(file, kept) as writer:
+    with pa.OSFile(str(store.input_path(run_id.hex)), "wb") as file, pa.ipc.new_stream(file, kept) as writer:
         for batch in work.checked(iter_batches(upload, names)):
             writer.write_batch(batch)
             rows += batch.num_rows
+    store.store_input(run_id.hex)
     return rows
-
-
-def remove_folder(folder: Path) -> None:
-    """Delete the files of a run that was not created after all."""
-    shutil.rmtree(folder, ignore_errors=True)
 
 
 def input_blocks(path: Path) -> Iterator[pa.Table]:
@@ -119,10 +113,12 @@ def log_results(active: ActiveRun, table: pa.Table, paid: set[bytes]) -> None:
         active.counter.note_time()
 
 
-def read_results(path: Path, active: ActiveRun | None, after: int, limit: int) -> tuple[pa.Table, int]:
+def read_results(
+    store: RunStore, run_id: str, active: ActiveRun | None, after: int, limit: int
+) -> tuple[pa.Table, int]:
     """Return results of a run, and how many there are."""
     if active is not None:
         with suppress(ValueError):  # it ended meanwhile, and its log is closed
             return active.log.read(after, limit), active.log.rows
-    with closing(ResultLog(path)) as log:
+    with closing(store.open_results(run_id)) as log:
         return log.read(after, limit), log.rows

@@ -20,12 +20,14 @@ from aiohttp.hdrs import EXPECT
 from aiohttp.http_exceptions import HttpProcessingError
 from returns.pipeline import is_successful
 
+from llmhub.cache.store import StoreError
 from llmhub.core.errors import (
     Cancelled,
     ConnectorError,
     InvalidRequest,
     LLMError,
     NotFound,
+    Overloaded,
     PermissionDenied,
     ServerError,
     TimedOut,
@@ -46,6 +48,8 @@ CLIENT_CLOSED_REQUEST: Final = 499
 UNEXPECTED: Final = "the service had an internal error; its log has the details under this request id"
 STREAM: Final[Any] = web.RequestKey("stream", bool) if hasattr(web, "RequestKey") else "stream"
 """Set once the head of a stream was sent."""
+STORE_RETRY_S: Final = 1.0
+"""When a client may try again whose request needs a store that cannot be reached."""
 TOO_SLOW: Final = "the client is too slow"
 LARGE_BODY_BYTES: Final = 64 << 10
 """Bodies up to this size are left to the buffer of the connection."""
@@ -132,6 +136,13 @@ async def _respond(service: Service, route: HttpRoute, request: web.Request, req
         response = error_response(refusal, route.encode_error, request_id)
     except (ConnectionError, asyncio.CancelledError):
         raise
+    except StoreError as error:
+        LOGGER.warning("request %s: %s: %s", request_id, route.name, error)
+        if STREAM in request:
+            _abort(request)
+            raise
+        lost = Overloaded(message="the service's store cannot be reached", retry_after_s=STORE_RETRY_S)
+        response = error_response(lost, route.encode_error, request_id)
     except Exception:
         LOGGER.exception("request %s: %s", request_id, route.name)
         if STREAM in request:

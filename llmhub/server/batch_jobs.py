@@ -62,7 +62,7 @@ from llmhub.server.dialects.openai_batches import (
 )
 from llmhub.server.error_replies import error_text, status_of
 from llmhub.server.restored_caller import restore_caller
-from llmhub.server.run_store import RunLock, try_lock
+from llmhub.server.run_store import FileLock, try_lock
 from llmhub.server.run_views import RunView
 from llmhub.server.service import Service
 
@@ -86,7 +86,7 @@ class ActiveBatch:
     """A batch that this process executes. ``ends_as`` is set when no further line may be sent."""
 
     row: BatchEntry
-    lock: RunLock
+    lock: FileLock
     batch: BatchObject
     logs: ExitStack
     done: set[str] = field(default_factory=set)

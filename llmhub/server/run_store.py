@@ -1,7 +1,8 @@
-"""The runs of a service on disk: their state in an SQLite file, and a folder for the input and results of each.
+"""The runs of a service: their records, inputs and results, and which process executes each.
 
-A run is executed by the process that holds the lock in its folder: a transaction on an SQLite file, which the system
-ends with the process, however that ends.
+`FolderRunStore` keeps them on disk: the records in an SQLite file, and a folder for the input and results of each. A
+run is executed by the process that holds the lock in its folder: a transaction on an SQLite file, which the system ends
+with the process, however that ends. `llmhub.server.redis_run_store` keeps them on a Redis server.
 """
 
 from __future__ import annotations
@@ -12,9 +13,13 @@ import threading
 import time
 from collections.abc import Sequence
 from contextlib import closing
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Final, Literal, TypeAlias
+from typing import Final, Literal, Protocol, TypeAlias
+
+from llmhub.cache.sqlite import DiskCache
+from llmhub.cache.store import Store
+from llmhub.server.result_log import ResultFile, ResultLog
 
 RunState: TypeAlias = Literal["queued", "running", "stopping", "done", "stopped", "failed"]
 UNFINISHED: Final[tuple[RunState, ...]] = ("queued", "running", "stopping")
@@ -91,8 +96,88 @@ class RunRecord:
 COLUMNS: Final = tuple(column.name for column in fields(RunRecord))
 
 
-class RunStore:
+class RunLostError(Exception):
+    """Another process executes the run, because this one was not heard of for too long."""
+
+
+class RunLock(Protocol):
+    """The right of one process to execute a run."""
+
+    def renew(self) -> bool:
+        """Keep the right for another while; return whether it is still held."""
+
+    def release(self) -> None:
+        """Let another process execute the run."""
+
+
+class RunStore(Protocol):
+    """Keeps runs. Its functions block, and may be called from any thread."""
+
+    @property
+    def folder(self) -> Path:
+        """Folder of this machine in which uploads are received."""
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether processes of other machines use it."""
+
+    def prepare(self, run_id: str) -> None:
+        """Make room for the files of a run."""
+
+    def discard(self, run_id: str) -> None:
+        """Delete the files of a run that was not created after all."""
+
+    def try_lock(self, run_id: str) -> RunLock | None:
+        """Return the lock of a run, or ``None`` if another process has it, or another service of this one."""
+
+    def store_input(self, run_id: str) -> None:
+        """Keep the input, which was written to `input_path`."""
+
+    def input_path(self, run_id: str) -> Path:
+        """Return the file of the input, for reading or to be written."""
+
+    def open_results(self, run_id: str, lock: RunLock | None = None) -> ResultLog:
+        """Open the results of a run, for appending if its lock is given."""
+
+    def open_journal(self, run_id: str) -> Store:
+        """Open the journal of a run, which keeps its responses where no cache does."""
+
+    def remove_journal(self, run_id: str) -> None:
+        """Delete the journal of a run."""
+
+    def insert(self, record: RunRecord) -> None:
+        """Add a run."""
+
+    def update(self, run_id: str, **values: object) -> None:
+        """Change fields of a run."""
+
+    def get(self, run_id: str, team: str) -> RunRecord | None:
+        """Return a run of a team; ``None`` if it has none of this id."""
+
+    def find_unfinished(self, team: str, digest: bytes) -> RunRecord | None:
+        """Return a run of a team for the same input and request that has not ended."""
+
+    def unfinished(self) -> Sequence[RunRecord]:
+        """Return all runs that have not ended, oldest first."""
+
+    def latest(self, team: str | None, limit: int, before: str = "") -> Sequence[RunRecord]:
+        """Return the runs of a team, or of all, newest first, from the one after the run ``before`` on."""
+
+    def remove_ended_before(self, moment: float) -> int:
+        """Delete the runs that ended before a time, with their files; return their number."""
+
+    def remove_strays(self) -> None:
+        """Delete what uploads of processes that were killed have left."""
+
+    def close(self) -> None:
+        """Close the store."""
+
+
+class FolderRunStore:
     """The runs in a folder. Its functions block, and may be called from any thread."""
+
+    is_shared: Final = False
+    """Whoever shares the folder shares the machine, or a cache beside it."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -108,6 +193,38 @@ class RunStore:
     def path(self, run_id: str, name: str = "") -> Path:
         """Return the folder of a run, or a file in it."""
         return self.folder / run_id / name if name else self.folder / run_id
+
+    def prepare(self, run_id: str) -> None:
+        """Make the folder of a run."""
+        self.path(run_id).mkdir(mode=0o700)
+
+    def discard(self, run_id: str) -> None:
+        """Delete the files of a run that was not created after all."""
+        shutil.rmtree(self.path(run_id), ignore_errors=True)
+
+    def try_lock(self, run_id: str) -> FileLock | None:
+        """Return the lock of a run, or ``None`` if another process has it, or another service of this one."""
+        return try_lock(self.path(run_id, LOCK))
+
+    def store_input(self, run_id: str) -> None:
+        """Do nothing: the input is where it was written."""
+
+    def input_path(self, run_id: str) -> Path:
+        """Return the file of the input."""
+        return self.path(run_id, INPUT)
+
+    def open_results(self, run_id: str, lock: RunLock | None = None) -> ResultFile:
+        """Open the results of a run, for appending if its lock is given."""
+        return ResultFile(self.path(run_id, RESULTS), writable=lock is not None)
+
+    def open_journal(self, run_id: str) -> Store:
+        """Open the journal of a run, which keeps its responses where no cache does."""
+        return replace(DiskCache(self.path(run_id, JOURNAL)).open(), claims=None, ledger=None)
+
+    def remove_journal(self, run_id: str) -> None:
+        """Delete the journal of a run."""
+        for suffix in ("", "-wal", "-shm"):
+            self.path(run_id, JOURNAL + suffix).unlink(missing_ok=True)
 
     def insert(self, record: RunRecord) -> None:
         """Add a run."""
@@ -182,18 +299,22 @@ class RunStore:
             pass
 
 
-class RunLock:
+class FileLock:
     """The lock of the process that executes a run, which the system releases when that process ends."""
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
+
+    def renew(self) -> bool:
+        """Return ``True``: the lock is held until it is released."""
+        return True
 
     def release(self) -> None:
         """Let another process execute the run."""
         self._connection.close()
 
 
-def try_lock(path: Path) -> RunLock | None:
+def try_lock(path: Path) -> FileLock | None:
     """Return the lock of a run, or ``None`` if another process has it, or another service of this one."""
     try:
         connection = sqlite3.connect(path, timeout=0.0, check_same_thread=False, isolation_level=None)
@@ -204,4 +325,4 @@ def try_lock(path: Path) -> RunLock | None:
     except sqlite3.OperationalError:
         connection.close()
         return None
-    return RunLock(connection)
+    return FileLock(connection)

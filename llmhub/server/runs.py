@@ -16,16 +16,13 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from math import inf
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
 from llmhub.cache.memory import MemoryCache
 from llmhub.cache.modes import resolve_mode
-from llmhub.cache.sqlite import DiskCache
-from llmhub.cache.store import Store
+from llmhub.cache.store import Store, StoreError, reach_of
 from llmhub.core.errors import (
     AuthFailed,
     ConnectorError,
@@ -46,12 +43,11 @@ from llmhub.server.active_run import (
     log_results,
     prepare_files,
     read_results,
-    remove_folder,
 )
 from llmhub.server.context import RequestContext
 from llmhub.server.error_replies import error_text
+from llmhub.server.open_run_store import open_run_store
 from llmhub.server.restored_caller import restore_caller
-from llmhub.server.result_log import ResultLog
 from llmhub.server.run_forecast import plan_of
 from llmhub.server.run_resumption import budget_left, paid_keys, read_log, resumed_cache_mode
 from llmhub.server.run_status import (
@@ -61,18 +57,7 @@ from llmhub.server.run_status import (
     RunTotals,
     sum_if_known,
 )
-from llmhub.server.run_store import (
-    INPUT,
-    JOURNAL,
-    LOCK,
-    RESULTS,
-    UNFINISHED,
-    RunLock,
-    RunRecord,
-    RunState,
-    RunStore,
-    try_lock,
-)
+from llmhub.server.run_store import UNFINISHED, RunLock, RunLostError, RunRecord, RunState, RunStore
 from llmhub.server.run_views import RunView
 from llmhub.server.service import Service
 from llmhub.server.table_request import encode_request, request_from_json
@@ -129,11 +114,13 @@ class Runs:
             message = f"{len(self.active)} runs have not ended"
             raise to_exception(Overloaded(message=message, retry_after_s=NO_ROOM_RETRY_S))
         run_id = uuid.uuid4()
-        folder = self.store.path(run_id.hex)
+        await run_in_thread(self.store.prepare, run_id.hex)
+        lock = await run_in_thread(self.store.try_lock, run_id.hex)
+        assert lock is not None  # noqa: S101 - nobody else knows of it
         try:
-            rows = await run_in_thread(prepare_files, work, upload, folder, run_id)
+            rows = await run_in_thread(prepare_files, work, upload, self.store, run_id, lock)
         except BaseException:
-            await asyncio.shield(run_in_thread(remove_folder, folder))
+            await asyncio.shield(run_in_thread(self._discard, run_id.hex, lock))
             raise
         record = RunRecord(
             id=run_id.hex,
@@ -146,11 +133,14 @@ class Runs:
             rows=rows,
             simulated=_is_simulated(work),
         )
-        lock = await run_in_thread(try_lock, self.store.path(record.id, LOCK))
-        assert lock is not None  # noqa: S101 - nobody else knows of it
         await run_in_thread(self.store.insert, record)
         await self._begin(record, work, lock)
         return record, True
+
+    def _discard(self, run_id: str, lock: RunLock) -> None:
+        """Delete what was written of a run that was not created after all."""
+        lock.release()
+        self.store.discard(run_id)
 
     async def take_up(self) -> None:
         """Begin the runs that no process executes."""
@@ -159,7 +149,7 @@ class Runs:
         for record in await run_in_thread(self.store.unfinished):
             if record.id in self.active:
                 continue
-            lock = await run_in_thread(try_lock, self.store.path(record.id, LOCK))
+            lock = await run_in_thread(self.store.try_lock, record.id)
             if lock is None:
                 continue
             try:
@@ -195,7 +185,7 @@ class Runs:
         return work if _is_simulated(work) == record.simulated else None
 
     async def _begin(self, record: RunRecord, work: TableWork, lock: RunLock) -> None:
-        log = await run_in_thread(lambda: ResultLog(self.store.path(record.id, RESULTS), writable=True))
+        log = await run_in_thread(self.store.open_results, record.id, lock)
         counter = RunCounter(work.models, record.rows * len(work.models) * work.request.n)
         active = ActiveRun(record, work, lock, log, counter, is_resumed=record.started_at is not None)
         if record.state == "stopping":
@@ -226,6 +216,9 @@ class Runs:
         except asyncio.CancelledError:
             active.is_leaving = True
             raise
+        except (StoreError, RunLostError) as lost:
+            LOGGER.warning("run %s is left to the process that takes it up: %s", record.id, lost)
+            active.is_leaving = True
         except Exception:
             LOGGER.exception("run %s", record.id)
             error = f"the service had an internal error; its log has the details under run {record.id}"
@@ -237,9 +230,10 @@ class Runs:
         record = active.record
         if not active.is_leaving:
             totals = RunTotals(results=active.counter.results, models=active.counter.with_forecasts())
-            await self._end(record, state, error, _encode(totals))
+            with suppress(StoreError):  # then it is taken up again, and has nothing left to send
+                await self._end(record, state, error, _encode(totals))
         await run_in_thread(active.log.close)
-        active.lock.release()
+        await run_in_thread(active.lock.release)
         self.active.pop(record.id, None)
         active.notify()
 
@@ -274,7 +268,7 @@ class Runs:
             active.notify()
 
         try:
-            blocks = input_blocks(self.store.path(record.id, INPUT))
+            blocks = input_blocks(await run_in_thread(self.store.input_path, record.id))
             run_id = uuid.UUID(record.id)
             await work.send(blocks, on_table, active.stop, run_id, is_logged=logged, journal=journal)
         finally:
@@ -286,21 +280,23 @@ class Runs:
             if journal is not None:
                 await asyncio.shield(run_in_thread(journal.close))
         if not active.is_leaving:
-            for suffix in ("", "-wal", "-shm"):
-                self.store.path(record.id, JOURNAL + suffix).unlink(missing_ok=True)
+            await run_in_thread(self.store.remove_journal, record.id)
 
     def _open_journal(self, active: ActiveRun) -> Store | None:
         """Open the journal of a run, unless a cache keeps its responses."""
         hub = self.service.hub
+        cache: Any = hub.cache
         mode = resolve_mode(active.work.options.get("cache"), hub.runtime.cache_mode)
-        if hub.cache is not None and not isinstance(hub.cache, MemoryCache) and (mode.reads or mode.writes):
+        is_kept = cache is not None and not isinstance(cache, MemoryCache) and (mode.reads or mode.writes)
+        if is_kept and (not self.store.is_shared or reach_of(cache) == "machines"):
             return None
-        return replace(DiskCache(self.store.path(active.record.id, JOURNAL)).open(), claims=None, ledger=None)
+        return self.store.open_journal(active.record.id)
 
     async def _forecast(self, active: ActiveRun) -> None:
         """Plan a run, and store its forecast."""
         try:
-            forecast = await run_in_thread(plan_of, active, self.store.path(active.record.id, INPUT))
+            path = await run_in_thread(self.store.input_path, active.record.id)
+            forecast = await run_in_thread(plan_of, active, path)
         except Exception:
             LOGGER.exception("run %s: no forecast", active.record.id)
             return
@@ -418,8 +414,7 @@ class Runs:
             # Asked before the log is read: one that has ended gets no further results.
             has_ended = active is None and record.state not in UNFINISHED
             changed = None if active is None else active.changed
-            path = self.store.path(record.id, RESULTS)
-            table, rows = await run_in_thread(read_results, path, active, after, limit)
+            table, rows = await run_in_thread(read_results, self.store, record.id, active, after, limit)
             is_late = asyncio.get_running_loop().time() >= deadline
             if len(table) or has_ended or is_late or self._is_leaving:
                 return table, has_ended and after + len(table) >= rows
@@ -446,6 +441,9 @@ class Runs:
         removed_at = 0.0
         while not self._is_leaving:
             try:
+                for active in list(self.active.values()):
+                    if not await run_in_thread(active.lock.renew):
+                        self._abandon(active)
                 await self.take_up()
                 for active in list(self.active.values()):
                     record = await run_in_thread(self.store.get, active.record.id, active.record.team)
@@ -457,6 +455,8 @@ class Runs:
                     oldest = time.time() - self.service.settings.runs.keep_days * DAY_S
                     await run_in_thread(self.store.remove_ended_before, oldest)
                     await run_in_thread(self.store.remove_strays)
+            except StoreError as error:
+                LOGGER.warning("runs cannot be taken up: %s", error)
             except Exception:
                 LOGGER.exception("runs cannot be taken up")
             await asyncio.sleep(PATROL_S)
@@ -467,9 +467,13 @@ class Runs:
             return
         self._is_leaving = True
         for active in self.active.values():
-            active.is_leaving = True
-            active.stop.request()
-            active.notify()
+            self._abandon(active)
+
+    def _abandon(self, active: ActiveRun) -> None:
+        """Send nothing more for a run: another process goes on with it."""
+        active.is_leaving = True
+        active.stop.request()
+        active.notify()
 
     async def close(self) -> None:
         """Wait for calls in flight, as long as the service's settings permit, and close everything."""
@@ -489,16 +493,8 @@ class Runs:
 
 @asynccontextmanager
 async def lifespan(service: Service) -> AsyncIterator[None]:
-    """Open the runs of a service, and take up those that have not ended.
-
-    Without a folder they are kept in one that ends with the service.
-    """
-    folder = service.kept_folder(service.settings.runs.folder, "runs")
-    temporary = None
-    if folder is None:
-        temporary = await run_in_thread(lambda: TemporaryDirectory(prefix="llmhub-runs-"))
-        folder = Path(temporary.name)
-    runs = Runs(service, await run_in_thread(RunStore, folder))
+    """Open the runs of a service, and take up those that have not ended."""
+    runs = Runs(service, await run_in_thread(open_run_store, service))
     service.resources[Runs] = runs
     service.on_drain(runs.leave)
     service.run_sources.append(runs)
@@ -509,8 +505,6 @@ async def lifespan(service: Service) -> AsyncIterator[None]:
         patrol.cancel()
         await asyncio.wait([patrol])
         await runs.close()
-        if temporary is not None:
-            await run_in_thread(temporary.cleanup)
 
 
 def _is_simulated(work: TableWork) -> bool:

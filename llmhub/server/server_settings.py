@@ -82,8 +82,8 @@ class RunSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     Parameters
     ----------
     folder
-        Where runs are kept. By default beside the cache, if that is a file or shared; without a cache they end with
-        the service.
+        Where runs are kept. By default on the server of a Redis cache, which replicas share, or beside a cache in a
+        file; without a cache they end with the service.
     max_table_bytes
         Largest table of ``/v1/tables`` and ``/v1/plans``.
     max_input_bytes

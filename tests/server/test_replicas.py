@@ -1,4 +1,4 @@
-"""Two replicas on one Redis server: one budget and one limit, and what happens while the server does not answer."""
+"""Two replicas on one Redis server: one budget, one limit, the same runs, and what happens while it does not answer."""
 
 from __future__ import annotations
 
@@ -8,12 +8,14 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from decimal import Decimal
 from itertools import cycle
+from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
 import llmhub
@@ -23,11 +25,15 @@ from llmhub.core.budget import nano_to_usd
 from llmhub.engine.event_loop import submit
 from llmhub.server.access_settings import AccessSettings
 from llmhub.server.key_access import KeyAccess
+from llmhub.server.redis_run_store import RedisRunStore
+from llmhub.server.run_store import FolderRunStore, RunLostError, RunRecord
 from llmhub.server.running import RunningService
 from llmhub.server.virtual_keys import KeyOptions, KeyRegistry
-from llmhub.sim import SimulatorThread
-from tests.server.conftest import service_process
+from llmhub.sim import Latency, Simulator, SimulatorThread
+from llmhub.sim import serving as simulating
+from tests.server.conftest import ServiceProcess, service_process
 from tests.server.test_keys import chat
+from tests.server.test_runs import ask, begin, decode, download, rows_after, state_of, texts
 from tests.server.test_stress import until
 
 TIMEOUT_S = 0.2
@@ -157,3 +163,97 @@ def test_replicas_use_their_part_of_each_limit_if_that_is_declared(
     shared.resume()
     assert until(lambda: not any(access.accounts.error for access in accesses))
     assert until(lambda: shared.spent(key.id) == (total, 0))
+
+
+class TestRuns:
+    """Runs of replicas that share a Redis server and no folder."""
+
+    def test_run_of_a_killed_replica_is_followed_and_taken_up_by_another(
+        self, redis_server: Any, tmp_path: Path
+    ) -> None:
+        with simulating(Simulator(latency=Latency(0.05))) as slow, ExitStack() as stack:
+
+            def replica(number: int) -> ServiceProcess:
+                folder = tmp_path / str(number)
+                folder.mkdir()
+                places = dict.fromkeys(("XDG_CACHE_HOME", "XDG_DATA_HOME", "TMPDIR"), str(folder))
+                return stack.enter_context(service_process(slow.url, "--cache", redis_server.url, variables=places))
+
+            with ThreadPoolExecutor(2) as pool:
+                first, second = pool.map(replica, range(2))
+            run = begin(first.url, texts(60), concurrency=4)
+            tables = [rows_after(second.url, run["id"], 0)[0]]
+            logged = len(tables[0])
+            assert logged
+            assert state_of(second.url, run["id"])["state"] == "running"
+            listed = decode(ask(second.url, "GET", "/v1/runs")[2])["data"]
+            assert [each["id"] for each in listed] == [run["id"]]
+            first.process.kill()
+            results = download(second.url, run["id"], tables)
+            assert sorted(results.column("row").to_pylist()) == list(range(60))
+            assert set(results.column("status").to_pylist()) == {"ok"}
+            assert state_of(second.url, run["id"])["state"] == "done"
+            assert 60 <= slow.counts()["requests"] <= 60 + 60 - logged  # what was logged is not sent again
+        assert not list(tmp_path.rglob("service-runs"))
+
+    def test_store_keeps_one_executor_and_lists_as_the_folder_does(self, redis_server: Any, tmp_path: Path) -> None:
+        cache = llmhub.RedisCache(redis_server.url, lease_s=0.2)
+        mine, other, folder = RedisRunStore(cache), RedisRunStore(cache), FolderRunStore(tmp_path)
+        with closing(mine), closing(other), closing(folder):
+            records = [
+                RunRecord(
+                    id=f"{number:032x}", team="ab"[number % 2], created_at=5.0 + number // 2, state="queued",
+                    caller=b"{}", request=b"\x00\xff", digest=bytes([number]), rows=number, simulated=number == 1,
+                )
+                for number in range(7)
+            ]  # fmt: skip
+            for record in records:
+                for store in (mine, folder):
+                    store.insert(record)
+            for store in (mine, folder):
+                store.update(records[2].id, state="running", started_at=6.5, summary=b"{}")
+                store.update(records[3].id, state="done", ended_at=9.0, error="")
+            seen = [
+                [
+                    store.latest("a", 2), store.latest("a", 2, records[4].id), store.latest(None, 9),
+                    store.unfinished(),
+                    store.find_unfinished("b", bytes([5])), store.find_unfinished("b", bytes([3])),
+                    store.get(records[1].id, "b"), store.get(records[1].id, "a"), store.get("none", "a"),
+                    store.remove_ended_before(9.5), store.latest("b", 9),
+                ]
+                for store in (other, folder)
+            ]  # fmt: skip
+            assert seen[0] == seen[1]
+
+            run_id = records[0].id
+            mine.input_path(run_id).write_bytes(b"input")
+            mine.store_input(run_id)
+            assert other.input_path(run_id).read_bytes() == b"input"
+            lease = mine.try_lock(run_id)
+            assert lease is not None
+            assert other.try_lock(run_id) is None
+            log = mine.open_results(run_id, lease)
+            log.append(pa.table({"row": [1, 2]}))
+            assert lease.renew()
+            assert until(lambda: (taken := other.try_lock(run_id)) is not None and taken.renew())
+            assert not lease.renew()
+            with pytest.raises(RunLostError):
+                log.append(pa.table({"row": [3]}))
+            lease.release()
+            assert other.try_lock(run_id) is None
+            assert other.open_results(run_id).read(1).column("row").to_pylist() == [2]
+            # A process that is late says nothing of a run that another one has ended.
+            other.update(run_id, state="done", ended_at=10.0)
+            mine.update(run_id, state="stopping")
+            ended = mine.get(run_id, "a")
+            assert ended is not None
+            assert ended.state == "done"
+
+    def test_lost_store_of_runs_is_no_internal_error(
+        self, own_redis: Any, serving: Callable[..., RunningService]
+    ) -> None:
+        url = serving(hub={"cache": llmhub.RedisCache(own_redis.url)}).url
+        own_redis.stop()
+        status, headers, content = ask(url, "GET", "/v1/runs")
+        assert (status, headers["x-should-retry"]) == (503, "true")
+        assert b"cannot be reached" in content

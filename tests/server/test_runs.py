@@ -29,7 +29,7 @@ from llmhub.core.secret import Secret
 from llmhub.server.access import Caller
 from llmhub.server.access_settings import AccessSettings
 from llmhub.server.key_access import KeyAccess
-from llmhub.server.result_log import ResultLog
+from llmhub.server.result_log import ResultFile
 from llmhub.server.routes import HttpRoute
 from llmhub.server.running import RunningService
 from llmhub.server.runs import Runs
@@ -204,18 +204,18 @@ class TestLife:
 
 class TestLog:
     def test_incomplete_piece_is_cut_off(self, tmp_path: Path) -> None:
-        log = ResultLog(tmp_path / "log", writable=True)
+        log = ResultFile(tmp_path / "log", writable=True)
         log.append(pa.table({"x": [1, 2]}))
         log.append(pa.table({"x": [3]}))
         log.close()
         whole = (tmp_path / "log").read_bytes()
         for size in (*range(0, len(whole), 23), len(whole) - 1):
             (tmp_path / "log").write_bytes(whole[:size])
-            log = ResultLog(tmp_path / "log", writable=True)
+            log = ResultFile(tmp_path / "log", writable=True)
             before = [] if log.rows == 0 else [1, 2]
             log.append(pa.table({"x": [9]}))
             log.close()
-            log = ResultLog(tmp_path / "log")
+            log = ResultFile(tmp_path / "log")
             found = log.read(0)
             assert found.column("x").to_pylist() == [*before, 9]
             log.close()
