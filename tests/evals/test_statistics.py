@@ -248,7 +248,7 @@ def test_intervals_of_several_samples_have_nominal_coverage() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("test", ["mcnemar", "permutation", "wilcoxon"])
 def test_paired_tests_keep_their_level_without_a_difference(test: str) -> None:
-    seeds = 350 if test == "wilcoxon" else 700  # each takes ten times as long
+    seeds = 200 if test == "wilcoxon" else 500  # each takes ten times as long
     result = 0
     for seed in range(seeds):
         rng = np.random.default_rng(seed)
