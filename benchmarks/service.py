@@ -27,7 +27,9 @@ from typing import Any
 from urllib.parse import urlsplit
 
 HERE = Path(__file__).parent
-ENVIRONMENT = os.environ  # noqa: TID251 - that of the processes to start
+ENVIRONMENT = dict(os.environ)  # noqa: TID251 - that of the processes to start
+ENVIRONMENT.pop("PYTHONDONTWRITEBYTECODE", None)
+"""Environment of the processes to start, whose modules are compiled once, as those of an installed package are."""
 MODEL = "openai/gpt-4o-mini"
 PATH = "/v1/chat/completions"
 TICKS_PER_S = os.sysconf("SC_CLK_TCK")
@@ -88,7 +90,7 @@ def service(name: str, provider_url: str, cache: str) -> Iterator[tuple[Arm, flo
         text=True,
         env={
             **ENVIRONMENT,
-            "OPENAI_API_KEY": "sk-proj-benchmark-0123456789abcdef",  # as long as real ones: they are removed from replies
+            "OPENAI_API_KEY": "sk-proj-benchmark-0123456789abcdef",  # as long as real ones: replies are searched for it
             "OPENAI_BASE_URL": f"{provider_url}/v1",
             "PYTHONPATH": str(HERE.parent),
         },

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 
 from llmhub import config
 from llmhub.cache.memory import MemoryCache
 from llmhub.core.errors import invalid
 from llmhub.hub import Hub
-from llmhub.sim import Simulator, SimulatorThread, serve
+
+if TYPE_CHECKING:
+    from llmhub.sim import Simulator, SimulatorThread
 
 DEFAULT_BUDGET_USD: Final = 0.5
 """Budget of a rehearsal on real providers, in US dollars."""
@@ -87,6 +89,8 @@ def rehearsal(models: str | Sequence[str], *, simulator: Simulator | None = None
     ...     run.real, run.models
     (False, ('openai/gpt-4o-mini',))
     """
+    from llmhub.sim import Simulator, serve  # noqa: PLC0415 - a server, which few processes need
+
     names = (models,) if isinstance(models, str) else tuple(models)
     if not names:
         raise invalid("models", "the list of models is empty; pass at least one")

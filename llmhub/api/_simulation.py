@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 
 from llmhub import config
 from llmhub.api.default_hub import configure, configured_hub
 from llmhub.cache.memory import MemoryCache
 from llmhub.core.errors import invalid
 from llmhub.hub import Hub
-from llmhub.sim import Latency, Simulator, SimulatorThread, serve
 
-DEFAULT_LATENCY: Final = Latency(median_s=0.05, sigma=0.4)
+if TYPE_CHECKING:
+    from llmhub.sim import Simulator, SimulatorThread
+
+MEDIAN_LATENCY_S: Final = 0.05
+LATENCY_SIGMA: Final = 0.4
 """Latency of simulated calls unless a `Simulator` is given: short, but with a spread that plots can show."""
 
 
@@ -86,11 +89,13 @@ def simulate(simulator: Simulator | None = None, **options: Any) -> Simulation:
     >>> status
     0
     """
+    from llmhub.sim import Latency, Simulator, serve  # noqa: PLC0415 - a server, which few processes need
+
     given: Any = simulator
     if not isinstance(given, Simulator | None):
         message = f"{given!r} is no Simulator; every model is simulated: call simulate() or pass sim.Simulator()"
         raise invalid("simulator", message)
-    served = serve(simulator or Simulator(latency=DEFAULT_LATENCY))
+    served = serve(simulator or Simulator(latency=Latency(MEDIAN_LATENCY_S, LATENCY_SIGMA)))
     try:
         endpoints = {**served.endpoints(), **options.pop("endpoints", {})}
         defaults = {"settings": config.Settings(), "cache": MemoryCache(), "simulator": served.url}

@@ -56,8 +56,9 @@ def submit(
     if hub.service is not None:
         from llmhub.api import service_runs  # noqa: PLC0415 - for the hubs of a service only
 
-        at_service = service_runs.build_service_run(frame, prompt, model, hub, dict(options))
-        return Job(service_runs.submit_at_service(at_service), _identity)
+        if not service_runs.sends_row_by_row(options):
+            at_service = service_runs.build_service_run(frame, prompt, model, hub, dict(options))
+            return Job(service_runs.submit_at_service(at_service), _identity)
     run = build_table_run(frame, prompt, model, hub, dict(options))
     stop = StopSignal()
     state = _JobState(run, stop, run.initial_progress)

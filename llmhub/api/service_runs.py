@@ -23,6 +23,7 @@ from llmhub.api.service_client import ERRORS, ServiceClient
 from llmhub.api.tables import model_names, structured_output
 from llmhub.cache.modes import CacheMode
 from llmhub.core.errors import InvalidRequest, Malformed, error_type_name, invalid, to_exception
+from llmhub.core.tool_functions import split_tools
 from llmhub.core.types import CompletionRequest, Image, Message, Text, ToolCall, ToolResult
 from llmhub.engine import event_loop
 from llmhub.engine.event_loop import StopSignal
@@ -54,12 +55,11 @@ PARAMETERS: Final = (
 )
 """Fields of a request that the service takes as they are."""
 LOCAL_OPTIONS: Final[Mapping[str, str]] = {
-    "sink": "a service keeps the results of its runs; omit it",
-    "engine": "the service sends the rows; omit it",
-    "n_jobs": "the service sends the rows; omit it",
-    "mode": "a service sends rows by themselves; omit it",
-    "tool_executor": "functions do not run at a service; omit it",
-    "max_turns": "functions do not run at a service; pass tools that are Tool values",
+    "engine": "the service sends the rows, and waits for the provider in place of the workers; omit it",
+    "n_jobs": "the service sends the rows, so that further processes here would not be faster; omit it",
+    "mode": "runs of a service send rows by themselves; upload a batch to its route /v1/batches, or omit it",
+    "tool_executor": "without functions among the tools, nothing runs here for a run of a service; omit it",
+    "max_turns": "without functions among the tools, a run of a service has one turn; omit it",
 }
 """Options that a run at a service does not have, and the remedy."""
 
@@ -299,6 +299,23 @@ def as_decimal(value: Any) -> Decimal | None:
 # From the arguments of a call
 
 
+def sends_row_by_row(options: Mapping[str, Any], sink: object = None) -> bool:
+    """Return whether this process sends the rows of a run to the service, one by one in its bulk lane.
+
+    It does for results that are written to a sink here, and for tools that are functions of this process.
+
+    Raises
+    ------
+    BadRequestError
+        The options need neither this process alone nor the service.
+    """
+    tools = options.get("tools")
+    if sink is None and (tools is None or not split_tools(tools)[1]):
+        return False
+    refuse_local_options({name: options[name] for name in ("engine", "n_jobs", "mode") if name in options})
+    return True
+
+
 def build_service_run(frame: Any, prompt: Any, model: Any, hub: Hub, options: dict[str, Any]) -> ServiceRun:
     """Validate the arguments of a run over a frame, and render its prompts.
 
@@ -354,7 +371,7 @@ def _build(
     output = structured_output(options)
     request, run_options = split_options(options)
     if run_options.tool_loop is not None:
-        raise invalid("tools", "functions do not run at a service; pass tools that are Tool values")
+        raise invalid("tools", "functions do not run at a service; pass tools that are Tool values, or use complete")
     names = model_names(model)
     texts, rows_invalid, is_plain = render(make_batch())
     fields = {

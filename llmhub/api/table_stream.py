@@ -57,9 +57,10 @@ def stream_table(
     if hub.service is not None:
         from llmhub.api import service_runs  # noqa: PLC0415 - for the hubs of a service only
 
-        return service_runs.stream_at_service(service_runs.build_service_run(frame, prompt, model, hub, dict(options)))
-    run = build_table_run(frame, prompt, model, hub, dict(options))
-    return _stream(run)
+        if not service_runs.sends_row_by_row(options):
+            run = service_runs.build_service_run(frame, prompt, model, hub, dict(options))
+            return service_runs.stream_at_service(run)
+    return _stream(build_table_run(frame, prompt, model, hub, dict(options)))
 
 
 def _stream(run: TableRun) -> Iterator[pa.Table]:

@@ -60,6 +60,7 @@ from llmhub.engine.progress import Progress, ProgressSink, ProgressTracker, RunS
 from llmhub.engine.scheduling import SlotGroup
 from llmhub.hub import Hub
 from llmhub.progress.display import ProgressCallback, ProgressDisplay, create_display
+from llmhub.providers.hub_service import in_bulk_lane
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -189,9 +190,9 @@ def complete_table(
     if (at_service := hub or current_hub()).service is not None:
         from llmhub.api import service_runs  # noqa: PLC0415 - it imports this module
 
-        given: dict[str, Any] = {**options, **({} if sink is None else {"sink": sink})}
-        run = service_runs.build_service_run(frame, prompt, model, at_service, given)
-        return service_runs.complete_at_service(run)
+        if not service_runs.sends_row_by_row(options, sink):
+            run = service_runs.build_service_run(frame, prompt, model, at_service, dict(options))
+            return service_runs.complete_at_service(run)
     if sink is not None:
         from llmhub.api.sink import complete_to_sink  # noqa: PLC0415 - it imports this module
 
@@ -248,9 +249,9 @@ async def acomplete_table(
     if (at_service := hub or current_hub()).service is not None:
         from llmhub.api import service_runs  # noqa: PLC0415 - it imports this module
 
-        given: dict[str, Any] = {**options, **({} if sink is None else {"sink": sink})}
-        run = service_runs.build_service_run(frame, prompt, model, at_service, given)
-        return await service_runs.acomplete_at_service(run)
+        if not service_runs.sends_row_by_row(options, sink):
+            run = service_runs.build_service_run(frame, prompt, model, at_service, dict(options))
+            return await service_runs.acomplete_at_service(run)
     if sink is not None:
         from llmhub.api.sink import acomplete_to_sink  # noqa: PLC0415 - it imports this module
 
@@ -276,8 +277,9 @@ def complete_series(
 
         if not isinstance(model, str) or remaining.get("n", 1) != 1:
             raise invalid("model", "a Series takes one model and one response per value; use a DataFrame for several")
-        run = service_runs.build_series_run(values, prompt, model, hub, remaining)
-        return service_runs.complete_at_service(run)
+        if not service_runs.sends_row_by_row(options):
+            run = service_runs.build_series_run(values, prompt, model, hub, remaining)
+            return service_runs.complete_at_service(run)
     examples = example_messages(remaining.pop("examples", None))
     output = structured_output(remaining)
     request, run_options = split_options(remaining)
@@ -443,6 +445,8 @@ def compile_prompts(
 
     names = model_names(model)
     targets = [hub.target(name, allow_unconfigured=dry_run) for name in names]
+    if hub.service is not None:  # its interactive calls come before the rows of a table
+        targets = [replace(target, endpoint=in_bulk_lane(target.endpoint)) for target in targets]
     candidates = [target for name in names for target in hub.targets(name, allow_unconfigured=dry_run)]
     budgets = budgets_for(
         hub, candidates, options.budget_usd, allow_unpriced=options.allow_unpriced, caller=caller.budgets

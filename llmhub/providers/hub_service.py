@@ -13,13 +13,14 @@ from returns.result import Result
 
 from llmhub.core.embedding import EmbedRequest
 from llmhub.core.errors import LLMError
-from llmhub.core.provider import EmbedWire, PackLimits, Provider
+from llmhub.core.provider import EmbedWire, Endpoint, PackLimits, Provider
 from llmhub.core.types import CacheMark, Payload, Reasoning
 from llmhub.providers.openai_compatible import openai_compatible
 from llmhub.providers.registry import PROVIDERS
 from llmhub.wire import openai_embeddings
 
 API_PATH: Final = "/v1"
+LANE_HEADER: Final = "x-llmhub-lane"
 LIMITS: Final = PackLimits(texts=256, tokens=100_000)
 
 
@@ -33,6 +34,17 @@ def service_providers() -> Mapping[str, Provider]:
     ({'model': 'openai/gpt-4o-mini'}, ())
     """
     return {name: _provider(name, has_embeddings=known.embeddings is not None) for name, known in PROVIDERS.items()}
+
+
+def in_bulk_lane(endpoint: Endpoint) -> Endpoint:
+    """Return the endpoint of a service with which requests wait in its bulk lane.
+
+    Examples
+    --------
+    >>> dict(in_bulk_lane(Endpoint("https://llm.example/v1")).headers)
+    {'x-llmhub-lane': 'bulk'}
+    """
+    return replace(endpoint, headers={**endpoint.headers, LANE_HEADER: "bulk"})
 
 
 def _provider(name: str, *, has_embeddings: bool) -> Provider:

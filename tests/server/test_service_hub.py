@@ -7,6 +7,7 @@ import json
 import pickle
 import socket
 import threading
+from collections import Counter
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -22,10 +23,12 @@ from returns.result import Failure, Result, Success
 import llmhub
 from llmhub.api import acomplete_table, complete_series, stream_table
 from llmhub.cli import main
-from llmhub.core.errors import AuthFailed, LLMError
+from llmhub.core.errors import AuthFailed, LLMError, Overloaded
 from llmhub.hub import Hub, PortableHub
 from llmhub.server.access import Caller
+from llmhub.server.context import RequestContext
 from llmhub.server.key_access import token_of
+from llmhub.server.lanes import Lanes
 from llmhub.server.routes import HttpRoute
 from llmhub.server.running import RunningService
 from llmhub.server.server_settings import RunSettings
@@ -172,6 +175,63 @@ class TestTables:
             assert simulator.counts()["requests"] == 120
 
 
+class TestRowsOfThisProcess:
+    """Results for a sink and calls of functions of this process: rows are sent one by one, in the bulk lane."""
+
+    @pytest.fixture
+    def lanes(self, monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
+        """Return the lanes of the calls of all services of this process."""
+        seen, acquire = Counter[str](), Lanes.acquire
+
+        async def counted(lanes: Lanes, context: RequestContext, *, bounded: bool = True) -> Overloaded | None:
+            seen[context.lane] += 1
+            return await acquire(lanes, context, bounded=bounded)
+
+        monkeypatch.setattr(Lanes, "acquire", counted)
+        return seen
+
+    def test_sink_is_written_here_and_continued(
+        self, serving: Serving, simulator: SimulatorThread, tmp_path: Path, lanes: Counter[str]
+    ) -> None:
+        frame = pa.table({"text": [f"row {number}" for number in range(6)]})
+        with Hub(service=serving().url) as hub:
+            written = [
+                llmhub.complete_table(rows, "Say {text}", model=MODEL, hub=hub, sink=tmp_path / "out")
+                for rows in (frame.slice(0, 4), frame)
+            ]
+        assert [(each.rows, each.reused_rows) for each in written] == [(4, 0), (2, 4)]
+        assert simulator.counts()["requests"] == 6
+        assert lanes == {"bulk": 6}
+        results = pd.read_parquet(tmp_path / "out")
+        assert results["row"].tolist() == list(range(6))
+        assert sum(results["cost_usd"]) == sum(each.cost_usd for each in written) > 0
+
+    def test_functions_run_here_turn_by_turn(
+        self, serving: Serving, simulator: SimulatorThread, lanes: Counter[str]
+    ) -> None:
+        cities: list[str] = []
+
+        def weather(city: str) -> str:
+            """Return the weather of a city."""
+            cities.append(city)
+            return "sunny"
+
+        frame = pd.DataFrame({"text": ["a", "b"]})
+        prompt = "Weather of {text}? [[sim:tool weather]]"
+        with Hub(service=serving().url) as hub, Hub(simulator=simulator.url) as here:
+            rows, expected = (
+                frame.llm.complete(prompt, model=MODEL, hub=each, tools=[weather], columns="all")
+                for each in (hub, here)
+            )
+            job = llmhub.submit(frame, prompt, model=MODEL, hub=hub, tools=[weather], progress=False)
+            assert job.result(20).column("status").to_pylist() == ["ok", "ok"]
+        assert len(cities) == 6
+        assert rows["turns"].tolist() == [2, 2]
+        assert rows["response"].tolist() == expected["response"].tolist()
+        assert rows["cost_usd"].tolist() == expected["cost_usd"].tolist()
+        assert lanes == {"bulk": 8}
+
+
 class TestSingleCalls:
     def test_complete_stream_embed_and_cost(self, serving: Serving, simulator: SimulatorThread) -> None:
         with Hub(service=serving().url) as hub, Hub(simulator=simulator.url) as here:
@@ -221,7 +281,15 @@ class TestErrors:
             assert raised.value.table.column("status").to_pylist() == ["error", "skipped", "error"]
 
     @pytest.mark.parametrize(
-        "options", [{"n_jobs": 2}, {"sink": "out"}, {"mode": "batch"}, {"engine": "dask"}, {"tools": [named_tool]}]
+        "options",
+        [
+            {"n_jobs": 2},
+            {"mode": "batch"},
+            {"engine": "dask"},
+            {"max_turns": 2},
+            {"sink": "out", "n_jobs": 2},
+            {"tools": [named_tool], "mode": "batch"},
+        ],
     )
     def test_options_of_this_process_are_refused(self, frame: pd.DataFrame, options: dict[str, Any]) -> None:
         with Hub(service="http://127.0.0.1:9") as hub, pytest.raises(llmhub.errors.BadRequestError, match="service"):
