@@ -1,9 +1,10 @@
 """Measure the cost of logs, metrics and traces.
 
-``python benchmarks/observability.py`` prints the throughput of `complete_table` with each of them on and off, and how
-late tasks on the event loop wake while a page of metrics is rendered. The provider is a static server in a process of
-its own. Rounds of all arms are interleaved and compared within a round, since other programs share the machine; CPU
-time of this process per row is printed beside the throughput and varies less.
+``python benchmarks/observability.py`` prints the CPU time of `complete_table` per row with each of them on and off, and
+how late tasks on the event loop wake while a page of metrics is rendered. The provider is a static server in a process
+of its own, so that CPU time of this process is what bounds its throughput; unlike wall time, it hardly depends on other
+programs of the machine. Many short runs of all arms take turns in random order, and medians of the comparisons within a
+round are printed. ``off again`` shows what is left to chance.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import argparse
 import asyncio
 import io
 import json
-import resource
+import random
 import statistics
 import subprocess
 import sys
@@ -77,6 +78,7 @@ ARMS: dict[str, Callable[[], Stop]] = {
     "off": off,
     "off again": off,
     "metrics": metrics,
+    "traces 0 %": traces(0.0),
     "traces 10 %": traces(0.1),
     "traces 100 %": traces(1.0),
     "logs": logs,
@@ -84,51 +86,41 @@ ARMS: dict[str, Callable[[], Stop]] = {
 }
 
 
-def cpu_s() -> float:
-    used = resource.getrusage(resource.RUSAGE_SELF)
-    return used.ru_utime + used.ru_stime
-
-
-def one_round(start: Callable[[], Stop], url: str, rows: int) -> tuple[float, float]:
-    """Return seconds and CPU seconds per row of a run with an arm, what is queued for its threads included."""
+def one_round(start: Callable[[], Stop], url: str, rows: int) -> float:
+    """Return CPU seconds per row of a run with an arm, what is queued for its threads included."""
     endpoint = llmhub.Endpoint(base_url=f"{url}/v1", api_key="k")
     table = {"text": [f"row {number}" for number in range(rows)]}
     with llmhub.Hub(endpoints={"openai": endpoint}, adaptive=False) as hub:
-        llmhub.complete_table({"text": ["warm"]}, "{text}", model=MODEL, hub=hub, progress=False)
         stop = start()
-        began, began_cpu = time.perf_counter(), cpu_s()
-        llmhub.complete_table(table, "{text}", model=MODEL, hub=hub, progress=False)
-        elapsed = time.perf_counter() - began
+        llmhub.complete_table({"text": ["warm"]}, "{text}", model=MODEL, hub=hub, progress=False)
         llmhub.observability.flush()
-        used = cpu_s() - began_cpu
+        began = time.process_time()
+        llmhub.complete_table(table, "{text}", model=MODEL, hub=hub, progress=False)
+        llmhub.observability.flush()
+        used = time.process_time() - began
         stop()
-    return elapsed / rows, used / rows
+    return used / rows
 
 
 def bench_cost(url: str, rounds: int, rows: int) -> dict[str, dict[str, float]]:
-    """Compare each arm with the one that observes nothing, within rounds."""
-    seconds: dict[str, list[float]] = {name: [] for name in ARMS}
+    """Compare each arm with those that observe nothing, within rounds of short runs in random order."""
     cpu: dict[str, list[float]] = {name: [] for name in ARMS}
-    for _ in range(rounds):
-        for name, start in ARMS.items():
-            took, used = one_round(start, url, rows)
-            seconds[name].append(took)
-            cpu[name].append(used)
+    order = list(ARMS)
+    for number in range(rounds + 1):
+        random.shuffle(order)
+        for name in order:
+            used = one_round(ARMS[name], url, rows)
+            if number:  # the first round loads modules and prices
+                cpu[name].append(used)
+    base = [(one + other) / 2 for one, other in zip(cpu["off"], cpu["off again"], strict=True)]
     return {
         name: {
-            "rows_per_s": 1 / statistics.median(seconds[name]),
-            "slower": statistics.median(took / base for took, base in zip(seconds[name], seconds["off"], strict=True))
-            - 1,
-            "cpu_us_per_row": statistics.median(cpu[name]) * 1e6,
-            "more_cpu": statistics.median(used / base for used, base in zip(cpu[name], cpu["off"], strict=True)) - 1,
+            "cpu_us_per_row": statistics.median(values) * 1e6,
+            "more_cpu_us": statistics.median(used - off for used, off in zip(values, base, strict=True)) * 1e6,
+            "more_cpu": statistics.median(used / off for used, off in zip(values, base, strict=True)) - 1,
         }
-        for name in ARMS
+        for name, values in cpu.items()
     }
-
-
-def excess(values: list[float], base: list[float]) -> float:
-    """Return the median excess over the base, within rounds."""
-    return statistics.median(value / other for value, other in zip(values, base, strict=True)) - 1
 
 
 def full_collector() -> llmhub.metrics.PrometheusCollector:
@@ -180,8 +172,8 @@ def bench_scrape(scrapes: int) -> dict[str, float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--rows", type=int, default=3000)
+    parser.add_argument("--rounds", type=int, default=40)
+    parser.add_argument("--rows", type=int, default=400)
     parser.add_argument("--scrapes", type=int, default=30)
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
@@ -196,8 +188,8 @@ def main() -> None:
     scrape = bench_scrape(arguments.scrapes)
     for name, figures in cost.items():
         print(
-            f"{name:14}{figures['rows_per_s']:8,.0f} rows/s  {figures['slower']:+7.1%} time"
-            f"{figures['cpu_us_per_row']:8.0f} us of CPU a row  {figures['more_cpu']:+7.1%}"
+            f"{name:14}{figures['cpu_us_per_row']:8.1f} us of CPU a row  {figures['more_cpu_us']:+7.1f} us"
+            f"{figures['more_cpu']:+8.1%}"
         )
     for name, value in scrape.items():
         print(f"{name:40}{value:10.2f}")

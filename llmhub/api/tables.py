@@ -55,7 +55,7 @@ from llmhub.engine.call import Middleware, Target
 from llmhub.engine.event_loop import StopSignal, run_in_background, run_in_thread, run_sync
 from llmhub.engine.fan_out_types import FanOutResult, FanOutSpec, OnResult
 from llmhub.engine.gc_tuning import relaxed_gc
-from llmhub.engine.observer import count_cache_hits
+from llmhub.engine.observer import cache_hit_counter
 from llmhub.engine.progress import Progress, ProgressSink, ProgressTracker, RunSnapshot
 from llmhub.engine.scheduling import SlotGroup
 from llmhub.hub import Hub
@@ -639,7 +639,8 @@ async def send_rows(
         concurrency=concurrency,
         run_id=run_id,
         progress_sink=run.progress_sink(display.report) if display else None,
-        on_result=count_cache_hits(run.hub.runtime.observers, run.progress_sink(_ignore_progress), on_result),
+        on_result=on_result,
+        on_stored=cache_hit_counter(run.hub.runtime.observers, run.progress_sink(_ignore_progress)),
         draws_in_thread=run.batch.reads_files or run.caller.in_thread,
         slots=run.slots,
         around_send=run.caller.around_send,

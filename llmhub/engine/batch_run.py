@@ -1025,6 +1025,7 @@ class BatchRun:
             chunks=iter([[row.item for row in rows]]),
             progress_sink=None,
             on_result=None,
+            on_stored=None,
         )
         client = self._client
         sender = Sender(

@@ -16,6 +16,7 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
+from llmhub.core.serialization import StoredResponse
 from llmhub.engine.cache_writer import CacheWriter
 from llmhub.engine.call import Answer, Target
 from llmhub.engine.event_loop import StopSignal
@@ -376,6 +377,7 @@ class ResultCollector:
         self.queue_s = array("d", bytes(8 * spec.size))
         self.blocks: list[StoredBlock] = []
         self._on_result = spec.on_result
+        self._on_stored = spec.on_stored
         self._reporter = reporter
         self._fail = fail
         self._first_positions: dict[bytes, int] = {}
@@ -388,6 +390,8 @@ class ResultCollector:
             self._reporter.add(position, outcome)
         if self._on_result is not None:
             self._pass_on((position, outcome, self.queue_s[position]))
+        if self._on_stored is not None and type(outcome) is StoredResponse:
+            self._on_stored((position, outcome, 0.0))
         duplicates = self._duplicates.pop(position, None)
         if duplicates:
             shared = for_duplicate(outcome)
@@ -401,6 +405,8 @@ class ResultCollector:
         self.blocks.append(block)
         if self._on_result is not None:
             self._pass_on(block)
+        if self._on_stored is not None:
+            self._on_stored(block)
         if self._reporter is not None:
             self._reporter.add_stored_block(block.positions)
 

@@ -49,6 +49,8 @@ class FanOutSpec:
         Where progress is reported, a few times a second, on the loop's thread; ``None`` for nowhere.
     on_result
         Called with each new result, on the loop's thread.
+    on_stored
+        Called with those results only that were answered without a call.
     draws_in_thread
         Whether drawing a chunk may block, so that it happens in a thread: files are read.
     slots
@@ -63,6 +65,7 @@ class FanOutSpec:
     run_id: bytes = b""
     progress_sink: ProgressSink | None = None
     on_result: OnResult | None = None
+    on_stored: OnResult | None = None
     draws_in_thread: bool = False
     slots: SlotGroup | None = None
     around_send: Middleware | None = None

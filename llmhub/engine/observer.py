@@ -12,10 +12,10 @@ import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import count
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple, TypeAlias, TypeVar
 
-from llmhub.core.serialization import StoredResponse
 from llmhub.engine.call import Answer, Call, Middleware, Send, Target
 from llmhub.engine.decision_log import Decision, RecordDecision
 from llmhub.engine.progress import ProgressSink
@@ -150,7 +150,10 @@ Observers: TypeAlias = Callable[[], ObserverSet]
 """Returns the observers of now."""
 
 LOGGER: Final = logging.getLogger("llmhub.observer")
+OBSERVER_FAILED: Final = "an observer failed"
 _CALL_IDS: Final = count(1)
+_new_event: Final = tuple.__new__
+"""Makes a named tuple of its fields without a function of Python: two events are made for every row of a run."""
 
 
 def no_observers() -> ObserverSet:
@@ -172,13 +175,19 @@ class ObservedCall:
         HTTP requests so far.
     trace_id
         Identifies the trace of the call, once an observer of `CallStarted` has begun one.
+    next_request
+        The request that the current task sends next, from `request_middleware` until the transport takes it out.
     """
 
     call_id: int
     active: ObserverSet
     requests_sent: int = 0
     trace_id: str = ""
+    next_request: tuple[ObservedCall, int, int] | None = None
 
+
+ObservedRequest: TypeAlias = tuple[ObservedCall, int, int]
+"""A request of an observed call: the call, the number of the request, and when it was sent."""
 
 OBSERVED_CALL: Final[ContextVar[ObservedCall | None]] = ContextVar("llmhub_observed_call", default=None)
 _ADMISSION_STARTED_NS: Final[ContextVar[int]] = ContextVar("llmhub_admission_started", default=0)
@@ -190,7 +199,7 @@ def emit(observers: Sequence[Observer], event: Event) -> None:
         try:
             observer(event)
         except Exception:
-            LOGGER.exception("an observer failed")
+            LOGGER.exception(OBSERVER_FAILED)
 
 
 def emit_wait(call: Call, reason: WaitReason, duration_ns: int, ended_ns: int | None = None) -> None:
@@ -205,7 +214,7 @@ async def observe_call(
     active: ObserverSet,
     call: Call,
     send: Callable[[], Awaitable[T]],
-    answer_of: Callable[[T], Answer],
+    answer_of: Callable[[T], Answer | None],
     run_id: bytes = b"",
 ) -> T:
     """Send a call and emit its start and end; events of the layers below belong to it."""
@@ -224,18 +233,17 @@ async def observe_call(
         OBSERVED_CALL.reset(token)
         run_id = run_id or (context.run_id if context is not None else b"")
         queue_ns = int(context.queue_s * NS_PER_S) if context is not None else 0
-        event = CallFinished(
-            observed.call_id,
-            call,
-            answer,
-            started_ns,
-            time.time_ns(),
-            CALL_ORIGIN.get(),
-            run_id,
-            observed.trace_id,
-            queue_ns if queue_ns >= MIN_WAIT_NS else 0,
+        ended_ns, trace_id = time.time_ns(), observed.trace_id
+        queue_ns = queue_ns if queue_ns >= MIN_WAIT_NS else 0
+        event = _new_event(
+            CallFinished,
+            (observed.call_id, call, answer, started_ns, ended_ns, CALL_ORIGIN.get(), run_id, trace_id, queue_ns),
         )
-        emit(active.observers, event)
+        for observer in active.observers:
+            try:
+                observer(event)
+            except Exception:
+                LOGGER.exception(OBSERVER_FAILED)
 
 
 def _itself(answer: Answer) -> Answer:
@@ -252,7 +260,7 @@ def observation_middleware(observers: Observers) -> Middleware:
                 return send(call)
             if active.skips is not None and active.skips():
                 return send(call)
-            return observe_call(active, call, lambda: send(call), _itself)
+            return observe_call(active, call, partial(send, call), _itself)
 
         return send_or_observe
 
@@ -271,30 +279,58 @@ def admission_middleware(send: Send) -> Send:
 
 
 def request_middleware(send: Send) -> Send:
-    """Emit the start and end of each HTTP request of an observed call, and its wait for limits and budgets before."""
+    """Emit the start of each HTTP request of an observed call, and its wait for limits and budgets before.
+
+    The transport emits its end (`finish_request`): one coroutine less around every request.
+    """
 
     def send_or_observe(call: Call) -> Awaitable[Answer]:
         observed = OBSERVED_CALL.get()
-        return send(call) if observed is None else send_observed(call, observed)
-
-    async def send_observed(call: Call, observed: ObservedCall) -> Answer:
+        if observed is None:
+            return send(call)
         started_ns = time.time_ns()
-        observed.requests_sent += 1
-        number, active = observed.requests_sent, observed.active
-        emit_wait(call, "limit", started_ns - (_ADMISSION_STARTED_NS.get() or started_ns), started_ns)
+        observed.requests_sent = number = observed.requests_sent + 1
+        waited_ns = started_ns - (_ADMISSION_STARTED_NS.get() or started_ns)
+        if waited_ns >= MIN_WAIT_NS:
+            emit_wait(call, "limit", waited_ns, started_ns)
+        request = (observed, number, started_ns)
+        if observed.active.of_starts:
+            return send_with_headers(call, request)
+        observed.next_request = request
+        return send(call)
+
+    async def send_with_headers(call: Call, request: ObservedRequest) -> Answer:
+        """Send a request with the headers that an observer of its start sets."""
+        observed, number, started_ns = request
         token = OUTGOING_HEADERS.set(None)
-        answer: Answer | None = None
         try:
-            if active.of_starts:
-                emit(active.of_starts, RequestStarted(observed.call_id, number, call, started_ns))
-            answer = await send(call)
-            return answer
+            emit(observed.active.of_starts, RequestStarted(observed.call_id, number, call, started_ns))
+            observed.next_request = request
+            return await send(call)
         finally:
             OUTGOING_HEADERS.reset(token)
-            event = RequestFinished(observed.call_id, number, call, answer, started_ns, time.time_ns())
-            emit(active.observers, event)
 
     return send_or_observe
+
+
+def take_request() -> ObservedRequest | None:
+    """Return the request that the current task is about to send, if it is observed; a second call returns ``None``."""
+    observed = OBSERVED_CALL.get()
+    if observed is None:
+        return None
+    request, observed.next_request = observed.next_request, None
+    return request
+
+
+def finish_request(request: ObservedRequest, call: Call, answer: Answer | None) -> None:
+    """Emit the end of a request; without an answer, it was cancelled."""
+    observed, number, started_ns = request
+    event = _new_event(RequestFinished, (observed.call_id, number, call, answer, started_ns, time.time_ns()))
+    for observer in observed.active.observers:
+        try:
+            observer(event)
+        except Exception:
+            LOGGER.exception(OBSERVER_FAILED)
 
 
 def decision_observer(observers: Observers, clock: Callable[[], float], record: RecordDecision) -> RecordDecision:
@@ -309,15 +345,13 @@ def decision_observer(observers: Observers, clock: Callable[[], float], record: 
     return record_and_emit
 
 
-def count_cache_hits(observers: Observers, sink: ProgressSink, on_result: OnResult | None) -> OnResult | None:
-    """Return ``on_result`` of a run, extended to emit its cache hits; unchanged without observers.
+def cache_hit_counter(observers: Observers, sink: ProgressSink) -> OnResult | None:
+    """Return a function of the stored results of a run that emits them as cache hits; ``None`` without observers.
 
     ``sink`` tells which target each position belongs to.
     """
     active = observers().observers
-    if not active or not sink.targets:
-        return on_result
-    return _HitCounter(active, sink, on_result)
+    return _HitCounter(active, sink) if active and sink.targets else None
 
 
 @dataclass(slots=True)
@@ -326,21 +360,17 @@ class _HitCounter:
 
     observers: Sequence[Observer]
     sink: ProgressSink
-    on_result: OnResult | None
     targets: Sequence[Target] = field(init=False)
 
     def __post_init__(self) -> None:
         self.targets = self.sink.targets
 
     def __call__(self, event: ResultEvent) -> None:
-        """Count a result and pass it on."""
+        """Count a stored result, or a block of them."""
         if isinstance(event, tuple):
-            if isinstance(event[1], StoredResponse):
-                emit(self.observers, CacheHits(self.targets[self._target_index(event[0])], 1))
+            emit(self.observers, CacheHits(self.targets[self._target_index(event[0])], 1))
         else:
             self._count_block(event.positions)
-        if self.on_result is not None:
-            self.on_result(event)
 
     def _count_block(self, positions: object) -> None:
         from llmhub.engine.block_lookup import count_by_model  # noqa: PLC0415 - numpy is loaded wherever a block is

@@ -16,6 +16,7 @@ from collections.abc import Callable
 from typing import Final, TypeAlias
 
 from returns.pipeline import is_successful
+from returns.result import Success
 
 from llmhub.core.pricing import compute_cost_nano_usd
 from llmhub.engine.call import Answer, Target
@@ -29,6 +30,8 @@ INTERVAL_S: Final = 0.2
 """Longest time an event waits in the queue."""
 SLICE_S: Final = 0.0005
 """Time after which the thread pauses."""
+CHECK_EVERY: Final = 4
+"""Events between two looks at the clock."""
 PAUSE_S: Final = 0.0001
 """Length of a pause; any length lets the loop's thread run."""
 MAX_QUEUED: Final = 200_000
@@ -78,10 +81,11 @@ class Dispatcher:
     def flush(self) -> None:
         """Process all events queued so far, in this thread."""
         with self._working:
+            queue, process = self._queue, self._process
             pause_at = time.perf_counter() + SLICE_S
-            for _ in range(len(self._queue)):
-                self._process(self._queue.popleft())
-                if time.perf_counter() > pause_at:
+            for number in range(len(queue)):
+                process(queue.popleft())
+                if number % CHECK_EVERY == 0 and time.perf_counter() > pause_at:
                     time.sleep(PAUSE_S)
                     pause_at = time.perf_counter() + SLICE_S
             try:
@@ -149,6 +153,10 @@ def cost_nano_usd(target: Target, answer: Answer, prices: TargetPrices) -> int |
     """Return what an answered call cost in billionths of a dollar, failed attempts included; ``None`` if unknown."""
     if answer.cache_hit:
         return 0
+    outcome = answer.outcome
+    if type(outcome) is Success and not answer.billed_failures:
+        response = outcome.unwrap()
+        return compute_cost_nano_usd(response.usage, prices.lookup(answer.target or target, response.served_model))
     total = 0
     for failure in answer.billed_failures:
         cost = compute_cost_nano_usd(failure.usage, prices.lookup(failure.target))

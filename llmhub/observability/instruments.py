@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final, Literal, NamedTuple, TypeAlias, cast
 
-from returns.pipeline import is_successful
+from returns.result import Success
 
 from llmhub.core.errors import error_type_name
 from llmhub.core.types import Usage
@@ -33,7 +33,8 @@ RESERVED_SERIES: Final = 400
 NANO: Final = 1e-9
 OK: Final = ("ok", "")
 CACHED: Final = ("cached", "")
-"""Status and type of error of successful calls."""
+CANCELLED: Final = ("cancelled", "Cancelled")
+"""Status and type of error of calls that did not fail."""
 TOKEN_KINDS: Final = ("input", "cached_input", "cache_write", "output", "reasoning")
 """Types of tokens, which do not overlap."""
 USERS_ERRORS: Final = frozenset({
@@ -182,7 +183,7 @@ class ModelTotals:
         "misses",
         "output",
         "reasoning",
-        "request_s",
+        "request_ns",
         "requests",
         "retries",
         "unpriced",
@@ -193,7 +194,7 @@ class ModelTotals:
         self.calls: Counter[tuple[str, str]] = Counter()
         self.requests: Counter[tuple[str, str]] = Counter()
         self.retries: Counter[str] = Counter()
-        self.request_s: list[float] = []
+        self.request_ns: list[int] = []
         self.first_token_s: list[float] = []
         self.input = self.cached_input = self.cache_write = self.output = self.reasoning = 0
         self.cost_nano_usd = self.unpriced = self.hits = self.misses = 0
@@ -202,11 +203,16 @@ class ModelTotals:
         """Add the tokens of a response, by classes that do not overlap."""
         read, written = usage.cached_input_tokens or 0, usage.cache_write_tokens or 0
         reasoning = usage.reasoning_tokens or 0
-        self.input += max((usage.input_tokens or 0) - read - written, 0)
-        self.output += max((usage.output_tokens or 0) - reasoning, 0)
-        self.cached_input += read
-        self.cache_write += written
-        self.reasoning += reasoning
+        uncached = (usage.input_tokens or 0) - read - written
+        if uncached > 0:
+            self.input += uncached
+        visible = (usage.output_tokens or 0) - reasoning
+        if visible > 0:
+            self.output += visible
+        if read or written or reasoning:
+            self.cached_input += read
+            self.cache_write += written
+            self.reasoning += reasoning
 
     def measurements(self, model: tuple[str, str]) -> Iterator[Measurement]:
         """Yield the sums as measurements."""
@@ -224,9 +230,14 @@ class ModelTotals:
         ):  # fmt: skip
             if total:
                 yield Measurement(instrument, model, (total,))
-        for instrument, seconds in ((REQUEST_DURATION, self.request_s), (FIRST_TOKEN, self.first_token_s)):
-            if seconds:
-                yield Measurement(instrument, model, tuple(seconds))
+        if self.request_ns:
+            yield Measurement(REQUEST_DURATION, model, _seconds(self.request_ns))
+        if self.first_token_s:
+            yield Measurement(FIRST_TOKEN, model, tuple(self.first_token_s))
+
+
+def _seconds(durations_ns: Iterable[int]) -> tuple[float, ...]:
+    return tuple([duration_ns / NS_PER_S for duration_ns in durations_ns])
 
 
 class EventTotals:
@@ -240,7 +251,8 @@ class EventTotals:
 
     def _clear(self) -> None:
         self.models: dict[tuple[str, str], ModelTotals] = {}
-        self._call_s: dict[str, list[float]] = {}
+        self._by_target: dict[int, tuple[Target, ModelTotals]] = {}
+        self._call_ns: dict[str, list[int]] = {}
         self._waits: dict[tuple[str, str], list[float]] = {}
         self._decisions: Counter[tuple[str, str]] = Counter()
         self._team_calls: Counter[tuple[str, str]] = Counter()
@@ -270,8 +282,8 @@ class EventTotals:
         """Yield the measurements since the last time, and reset the sums."""
         for model, totals in self.models.items():
             yield from totals.measurements(model)
-        for provider, seconds in self._call_s.items():
-            yield Measurement(CALL_DURATION, (provider,), tuple(seconds))
+        for provider, call_ns in self._call_ns.items():
+            yield Measurement(CALL_DURATION, (provider,), _seconds(call_ns))
         for labels, seconds in self._waits.items():
             yield Measurement(WAITS, labels, (len(seconds),))
             yield Measurement(WAIT_TIME, labels, (sum(seconds),))
@@ -286,46 +298,57 @@ class EventTotals:
         self._clear()
 
     def _model(self, target: Target) -> ModelTotals:
-        key = (target.provider.name, target.model)
-        totals = self.models.get(key)
-        if totals is None:
-            totals = self.models[key] = ModelTotals()
+        known = self._by_target.get(id(target))
+        if known is not None:
+            return known[1]
+        totals = self.models.setdefault((target.provider.name, target.model), ModelTotals())
+        # The target is kept, so that no other one gets its id.
+        self._by_target[id(target)] = target, totals
         return totals
 
     def _add_request(self, event: RequestFinished) -> None:
-        answer, totals = event.answer, self._model(event.call.target)
+        _, _, call, answer, started_ns, ended_ns = event
+        totals = self._model(call.target)
         outcome = outcome_labels(answer)
         totals.requests[outcome] += 1
-        totals.exists = totals.exists or outcome[1] not in USERS_ERRORS
-        totals.request_s.append((event.ended_ns - event.started_ns) / NS_PER_S)
+        if not totals.exists and outcome[1] not in USERS_ERRORS:
+            totals.exists = True
+        totals.request_ns.append(ended_ns - started_ns)
         if answer is not None and answer.ttft_s is not None:
             totals.first_token_s.append(answer.ttft_s)
 
     def _add_call(self, event: CallFinished, cost_nano_usd: int | None) -> None:
-        answer, target = event.answer, event.call.target
+        _, call, answer, started_ns, ended_ns, origin, *_ = event
+        target, team = call.target, origin.team
         if answer is not None and answer.target is not None:
             target = answer.target
-        totals, outcome, team = self._model(target), outcome_labels(answer), event.origin.team
+        totals, outcome = self._model(target), outcome_labels(answer)
         provider = target.provider.name
         totals.calls[outcome] += 1
-        totals.exists = totals.exists or outcome[1] not in USERS_ERRORS
-        self._call_s.setdefault(provider, []).append((event.ended_ns - event.started_ns) / NS_PER_S)
+        if not totals.exists and outcome[1] not in USERS_ERRORS:
+            totals.exists = True
+        call_ns = self._call_ns.get(provider)
+        if call_ns is None:
+            call_ns = self._call_ns[provider] = []
+        call_ns.append(ended_ns - started_ns)
         if event.queue_ns:
             self._add_wait(provider, "queue", event.queue_ns)
         if team:
             self._team_calls[team, outcome[0]] += 1
-        if answer is None:
-            return
-        if answer.cache_hit:
+        if answer is not None and answer.cache_hit:
             totals.hits += 1
-            return
+        elif answer is not None:
+            self._add_answer(totals, team, answer, cost_nano_usd)
+
+    def _add_answer(self, totals: ModelTotals, team: str, answer: Answer, cost_nano_usd: int | None) -> None:
+        """Add the tokens and the cost of a call that was sent."""
         totals.misses += 1
         if cost_nano_usd is None:
             totals.unpriced += 1
         else:
             totals.cost_nano_usd += cost_nano_usd
         usages = [failure.usage for failure in answer.billed_failures]
-        if not outcome[1]:
+        if type(answer.outcome) is Success:
             usages.append(answer.outcome.unwrap().usage)
         for usage in usages:
             totals.add_usage(usage)
@@ -358,8 +381,8 @@ def outcome_labels(answer: Answer | None) -> tuple[str, str]:
     ('cancelled', 'Cancelled')
     """
     if answer is None:
-        return "cancelled", "Cancelled"
-    if is_successful(answer.outcome):
+        return CANCELLED
+    if type(answer.outcome) is Success:
         return CACHED if answer.cache_hit else OK
     error_type = error_type_name(answer.outcome.failure())
     return ("cancelled" if error_type == "Cancelled" else "error"), error_type

@@ -13,6 +13,10 @@ import random
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
+from copy import copy
+from dataclasses import dataclass
+from functools import lru_cache
+from operator import attrgetter
 from typing import Any, Final, TypeAlias
 from urllib.parse import urlsplit
 
@@ -55,8 +59,6 @@ __all__ = ["configure", "server_span"]
 SCOPE: Final = "llmhub"
 """Name of the instrumentation scope."""
 DEFAULT_RATIO: Final = 1.0
-UNSAMPLED: Final = "00-{:032x}-{:016x}-00"
-"""A trace context that is not traced."""
 PORTS: Final = {"http": 80, "https": 443}
 
 Attributes: TypeAlias = dict[str, Any]
@@ -235,7 +237,8 @@ _IS_SAMPLED: Final[ContextVar[bool]] = ContextVar("llmhub_is_sampled", default=F
 
 
 def _unsampled_headers() -> dict[str, str]:
-    return {"traceparent": UNSAMPLED.format(random.getrandbits(128), random.getrandbits(64))}
+    ids = f"{random.getrandbits(192):048x}"
+    return {"traceparent": f"00-{ids[:32]}-{ids[32:]}-00"}
 
 
 class _Tracing:
@@ -244,13 +247,12 @@ class _Tracing:
     def __init__(
         self, tracer: Any, version: Conventions, recorder: _Metrics | None, *, ratio: float, with_content: bool
     ) -> None:
-        self._api = import_optional("opentelemetry.trace", "otel")
-        self._inject = _propagator().inject
-        self._tracer = tracer
         self._version = version
         self._recorder = recorder
         self._ratio = ratio
         self._with_content = with_content
+        self._current_context = _current_context()
+        self._spans: _Spans = _LateSpans(tracer) if _has_late_spans(tracer) else _Spans(tracer)
         self._calls: dict[int, Any] = {}
         self._requests: dict[tuple[int, int], Any] = {}
         self.dispatcher = Dispatcher(self._complete)
@@ -259,7 +261,7 @@ class _Tracing:
 
     def skip_call(self) -> bool:
         """Return whether the next call is not traced; its requests tell the provider's side so."""
-        if self._api.get_current_span().get_span_context().is_valid:
+        if self._has_parent():
             return False
         if random.random() < self._ratio:  # noqa: S311 - no secret
             _IS_SAMPLED.set(True)
@@ -276,32 +278,35 @@ class _Tracing:
                 self._begin_request(event)
             case RequestFinished() if self._recorder is not None or (event.call_id, event.number) in self._requests:
                 self.dispatcher(event)
-            case Waited(call_id=call_id) if self._is_recording(call_id):
+            case Waited(call_id=call_id) if self._is_recorded(call_id):
                 self.dispatcher(event)
             case CallFinished(call_id=call_id):
-                if self._is_recording(call_id):
+                if self._is_recorded(call_id):
                     self.dispatcher(event)
                 else:
                     self._calls.pop(call_id, None)
             case _:
                 pass
 
-    def _is_recording(self, call_id: int) -> bool:
+    def _has_parent(self) -> bool:
+        """Return whether the current task works within a span of the program, or of an incoming request."""
+        context = self._current_context()
+        return bool(context) and self._spans.span_context(context).is_valid
+
+    def _is_recorded(self, call_id: int) -> bool:
         span = self._calls.get(call_id)
-        return span is not None and span.is_recording()
+        return span is not None and self._spans.is_recorded(span)
 
     def _begin_call(self, event: CallStarted) -> None:
         if _IS_SAMPLED.get():
             _IS_SAMPLED.set(False)
-        else:
-            is_root = not self._api.get_current_span().get_span_context().is_valid
-            if is_root and self._ratio < 1 and random.random() >= self._ratio:  # noqa: S311 - no secret
-                return
-        span = self._tracer.start_span(f"call {event.call.target.name}", start_time=event.started_ns)
+        elif self._ratio < 1 and not self._has_parent() and random.random() >= self._ratio:  # noqa: S311 - no secret
+            return
+        span = self._spans.begin_call(self._current_context(), event.call.target, event.started_ns)
         self._calls[event.call_id] = span
         observed = OBSERVED_CALL.get()
-        if observed is not None and span.is_recording():
-            observed.trace_id = f"{span.get_span_context().trace_id:032x}"
+        if observed is not None and self._spans.is_recorded(span):
+            observed.trace_id = f"{self._spans.trace_id(span):032x}"
 
     def _begin_request(self, event: RequestStarted) -> None:
         parent = self._calls.get(event.call_id)
@@ -309,21 +314,11 @@ class _Tracing:
             # The provider's side is told that the call is not traced, so that it does not decide anew.
             OUTGOING_HEADERS.set(_unsampled_headers())
             return
-        context = self._api.set_span_in_context(parent)
-        if parent.is_recording():
-            target = event.call.target
-            attributes = target_attributes(target)
-            span = self._tracer.start_span(
-                f"{attributes[names.OPERATION]} {target.model}",
-                context=context,
-                kind=self._api.SpanKind.CLIENT,
-                attributes=attributes,
-                start_time=event.started_ns,
-            )
+        span = parent
+        if self._spans.is_recorded(parent):
+            span = self._spans.begin_request(parent, event.call.target, event.started_ns)
             self._requests[event.call_id, event.number] = span
-            context = self._api.set_span_in_context(span)
-        headers: dict[str, str] = {}
-        self._inject(headers, context=context)
+        headers = self._spans.headers(span)
         if headers:
             OUTGOING_HEADERS.set(headers)
 
@@ -338,46 +333,207 @@ class _Tracing:
                 if span is not None:
                     self._complete_request(span, event)
             case Waited():
-                context = self._api.set_span_in_context(self._calls[event.call_id])
-                span = self._tracer.start_span(f"wait {event.reason}", context=context, start_time=event.started_ns)
-                span.end(end_time=event.ended_ns)
+                self._spans.add_wait(self._calls[event.call_id], event.reason, event.started_ns, event.ended_ns)
             case CallFinished(started_ns=started_ns):
                 span = self._calls.pop(event.call_id)
                 if event.queue_ns:
-                    queued_ns = started_ns - event.queue_ns
-                    context = self._api.set_span_in_context(span)
-                    wait = self._tracer.start_span("wait queue", context=context, start_time=queued_ns)
-                    wait.end(end_time=started_ns)
-                span.set_attributes(call_attributes(event, cost_nano_usd))
-                self._set_status(span, outcome_labels(event.answer))
-                span.end(end_time=event.ended_ns)
+                    self._spans.add_wait(span, "queue", started_ns - event.queue_ns, started_ns)
+                attributes = call_attributes(event, cost_nano_usd)
+                self._spans.end(span, attributes, outcome_labels(event.answer)[1], event.ended_ns)
             case _:
                 pass
 
     def _complete_request(self, span: Any, event: RequestFinished) -> None:
         answer, call = event.answer, event.call
-        span.set_attributes(request_attributes(call))
+        attributes = request_attributes(call)
         if answer is not None and is_successful(answer.outcome):
-            span.set_attributes(response_attributes(answer.outcome.unwrap(), self._version))
+            attributes |= response_attributes(answer.outcome.unwrap(), self._version)
             if answer.ttft_s is not None:
-                span.set_attribute(names.FIRST_CHUNK, answer.ttft_s)
+                attributes[names.FIRST_CHUNK] = answer.ttft_s
             if self._with_content:
-                span.set_attributes(output_attributes(answer.outcome.unwrap()))
+                attributes |= output_attributes(answer.outcome.unwrap())
         elif answer is not None and answer.outcome.failure().status is not None:
-            span.set_attribute("http.response.status_code", answer.outcome.failure().status)
+            attributes["http.response.status_code"] = answer.outcome.failure().status
         if event.number > 1:
-            span.set_attribute("http.request.resend_count", event.number - 1)
+            attributes["http.request.resend_count"] = event.number - 1
         if self._with_content:
-            span.set_attributes(input_attributes(call.request))
-        self._set_status(span, outcome_labels(answer))
-        span.end(end_time=event.ended_ns)
+            attributes |= input_attributes(call.request)
+        self._spans.end(span, attributes, outcome_labels(answer)[1], event.ended_ns)
 
-    def _set_status(self, span: Any, outcome: tuple[str, str]) -> None:
-        """Set the error of a span. Its message stays out: providers quote prompts in theirs."""
-        _, error_type = outcome
+
+def _current_context() -> Callable[[], Any]:
+    """Return the function that returns OpenTelemetry's context of the current task: a dictionary, mostly empty."""
+    current: Callable[[], Any] = import_optional("opentelemetry.context", "otel").get_current
+    return current
+
+
+class _Spans:
+    """Spans of any tracer: made when they begin, as the interface of OpenTelemetry has it."""
+
+    def __init__(self, tracer: Any) -> None:
+        self._api = import_optional("opentelemetry.trace", "otel")
+        self._inject = _propagator().inject
+        self._tracer = tracer
+
+    def span_context(self, context: Any) -> Any:
+        """Return the ids of the span in a context."""
+        return self._api.get_current_span(context).get_span_context()
+
+    def begin_call(self, context: Any, target: Target, started_ns: int) -> Any:
+        """Begin the span of a call, below the span in ``context`` if there is one."""
+        return self._tracer.start_span(f"call {target.name}", context=context, start_time=started_ns)
+
+    def begin_request(self, parent: Any, target: Target, started_ns: int) -> Any:
+        """Begin the span of an HTTP request."""
+        name, attributes = request_span(target)
+        context = self._api.set_span_in_context(parent)
+        kind = self._api.SpanKind.CLIENT
+        return self._tracer.start_span(name, context=context, kind=kind, attributes=attributes, start_time=started_ns)
+
+    def is_recorded(self, span: Any) -> bool:
+        """Return whether the span is exported."""
+        recorded: bool = span.is_recording()
+        return recorded
+
+    def trace_id(self, span: Any) -> int:
+        """Return the id of its trace."""
+        trace_id: int = span.get_span_context().trace_id
+        return trace_id
+
+    def headers(self, span: Any) -> dict[str, str]:
+        """Return the trace context for an HTTP request below the span."""
+        headers: dict[str, str] = {}
+        self._inject(headers, context=self._api.set_span_in_context(span))
+        return headers
+
+    def add_wait(self, parent: Any, reason: str, started_ns: int, ended_ns: int) -> None:
+        """Add the span of a wait of a call."""
+        context = self._api.set_span_in_context(parent)
+        self._tracer.start_span(f"wait {reason}", context=context, start_time=started_ns).end(end_time=ended_ns)
+
+    def end(self, span: Any, attributes: Attributes, error_type: str, ended_ns: int) -> None:
+        """End a span. The message of its error stays out: providers quote prompts in theirs."""
         if error_type:
-            span.set_attribute(names.ERROR_TYPE, error_type)
+            attributes[names.ERROR_TYPE] = error_type
             span.set_status(self._api.StatusCode.ERROR)
+        span.set_attributes(attributes)
+        span.end(end_time=ended_ns)
+
+
+@dataclass(frozen=True, slots=True)
+class _LateSpan:
+    """A span that has begun and is made when it ends. ``parent`` is the context of the span above it."""
+
+    name: str
+    parent: Any
+    trace_id: int
+    span_id: int
+    flags: int
+    state: Any
+    started_ns: int
+    target: Target | None = None
+
+
+class _GivenIds:
+    """An id generator that returns the ids drawn when a span began."""
+
+    def __init__(self, *, is_random: bool) -> None:
+        self.trace_id = self.span_id = 0
+        self._is_random = is_random
+
+    def generate_trace_id(self) -> int:
+        """Return the id of the trace."""
+        return self.trace_id
+
+    def generate_span_id(self) -> int:
+        """Return the id of the span."""
+        return self.span_id
+
+    def is_trace_id_random(self) -> bool:
+        """Return whether ids of traces are random numbers."""
+        return self._is_random
+
+
+def _has_late_spans(tracer: Any) -> bool:
+    """Return whether spans of a tracer can be made when they end: it is the SDK's, and samples what its parent does."""
+    sdk = import_optional("opentelemetry.sdk.trace", "otel")
+    sampling = import_optional("opentelemetry.sdk.trace.sampling", "otel")
+    ids = import_optional("opentelemetry.sdk.trace.id_generator", "otel").RandomIdGenerator
+    return type(tracer) is sdk.Tracer and tracer.sampler is sampling.DEFAULT_ON and type(tracer.id_generator) is ids
+
+
+class _LateSpans(_Spans):
+    """Spans of the SDK, made when they end: only their ids are drawn on the event loop.
+
+    Many are made one after another, which takes a third of the time that each takes between other work.
+    """
+
+    def __init__(self, tracer: Any) -> None:
+        # A copy: the ids of other spans of the tracer are its own affair.
+        tracer = copy(tracer)
+        super().__init__(tracer)
+        is_random = tracer.id_generator.is_trace_id_random()
+        self._random_flag = self._api.TraceFlags.RANDOM_TRACE_ID if is_random else 0
+        self._ids = tracer.id_generator = _GivenIds(is_random=is_random)
+        self._no_parent = import_optional("opentelemetry.context", "otel").Context()
+
+    def begin_call(self, context: Any, target: Target, started_ns: int) -> _LateSpan:
+        """Begin the span of a call, below the span in ``context`` if there is one."""
+        sampled, span_id = self._api.TraceFlags.SAMPLED, random.getrandbits(64) or 1
+        parent = self.span_context(context) if context else None
+        name = f"call {target.name}"
+        if parent is None or not parent.is_valid:
+            trace_id, flags = random.getrandbits(128) or 1, sampled | self._random_flag
+            return _LateSpan(name, context or self._no_parent, trace_id, span_id, flags, None, started_ns)
+        return _LateSpan(
+            name, context, parent.trace_id, span_id, int(parent.trace_flags), parent.trace_state, started_ns
+        )
+
+    def begin_request(self, parent: _LateSpan, target: Target, started_ns: int) -> _LateSpan:
+        """Begin the span of an HTTP request."""
+        span_id = random.getrandbits(64) or 1
+        return _LateSpan("", parent, parent.trace_id, span_id, parent.flags, parent.state, started_ns, target)
+
+    def is_recorded(self, span: _LateSpan) -> bool:
+        """Return whether the span is exported."""
+        return bool(span.flags & self._api.TraceFlags.SAMPLED)
+
+    def trace_id(self, span: _LateSpan) -> int:
+        """Return the id of its trace."""
+        return span.trace_id
+
+    def headers(self, span: _LateSpan) -> dict[str, str]:
+        """Return the trace context for an HTTP request below the span."""
+        headers = {"traceparent": f"00-{span.trace_id:032x}-{span.span_id:016x}-{span.flags:02x}"}
+        return {**headers, "tracestate": span.state.to_header()} if span.state else headers
+
+    def add_wait(self, parent: _LateSpan, reason: str, started_ns: int, ended_ns: int) -> None:
+        """Add the span of a wait of a call."""
+        self._ids.span_id = random.getrandbits(64) or 1
+        context = self._below(parent)
+        self._tracer.start_span(f"wait {reason}", context=context, start_time=started_ns).end(end_time=ended_ns)
+
+    def end(self, span: _LateSpan, attributes: Attributes, error_type: str, ended_ns: int) -> None:
+        """Make a span and end it."""
+        name, kind, context = span.name, self._api.SpanKind.INTERNAL, span.parent
+        if span.target is not None:
+            name, of_target = request_span(span.target)
+            attributes, kind, context = {**of_target, **attributes}, self._api.SpanKind.CLIENT, self._below(span.parent)
+        if error_type:
+            attributes[names.ERROR_TYPE] = error_type
+        self._ids.trace_id, self._ids.span_id = span.trace_id, span.span_id
+        made = self._tracer.start_span(
+            name, context=context, kind=kind, attributes=attributes, start_time=span.started_ns
+        )
+        if error_type:
+            made.set_status(self._api.StatusCode.ERROR)
+        made.end(end_time=ended_ns)
+
+    def _below(self, span: _LateSpan) -> Any:
+        """Return the context of spans below this one."""
+        flags, api = self._api.TraceFlags(span.flags), self._api
+        ids = api.SpanContext(span.trace_id, span.span_id, is_remote=False, trace_flags=flags, trace_state=span.state)
+        return api.set_span_in_context(api.NonRecordingSpan(ids), self._no_parent)
 
 
 class _Metrics:
@@ -431,6 +587,15 @@ class _Metrics:
 
 # Attributes. Pure.
 
+_request_values: Final = attrgetter(*names.REQUEST_FIELDS)
+_usage_values: Final = attrgetter(*names.USAGE_FIELDS)
+
+
+def request_span(target: Target) -> tuple[str, Attributes]:
+    """Return the name of the span of a request to a target, and the attributes that all of them have."""
+    attributes = target_attributes(target)
+    return f"{attributes[names.OPERATION]} {target.model}", attributes
+
 
 def target_attributes(target: Target) -> Attributes:
     """Return the attributes of the model and server that a request goes to."""
@@ -440,21 +605,28 @@ def target_attributes(target: Target) -> Attributes:
         names.PROVIDER: names.PROVIDERS.get(provider, provider),
         names.REQUEST_MODEL: target.model,
     }
+    address = _server_address(target.endpoint.base_url or target.provider.base_url)
+    if address is not None:
+        attributes[names.SERVER_ADDRESS], attributes[names.SERVER_PORT] = address
+    return attributes
+
+
+@lru_cache(maxsize=64)
+def _server_address(base_url: str) -> tuple[str, int] | None:
+    """Return host and port of a URL; ``None`` if it is none, or a template."""
     try:
-        url = urlsplit(target.endpoint.base_url or target.provider.base_url)
+        url = urlsplit(base_url)
         port = url.port or PORTS.get(url.scheme)
     except ValueError:
-        return attributes
-    if url.hostname and port and "{" not in url.hostname:
-        attributes |= {names.SERVER_ADDRESS: url.hostname, names.SERVER_PORT: port}
-    return attributes
+        return None
+    return (url.hostname, port) if url.hostname and port and "{" not in url.hostname else None
 
 
 def request_attributes(call: Call) -> Attributes:
     """Return the attributes of a request's parameters."""
     request = call.request
-    values = {name: getattr(request, field) for field, name in names.REQUEST_FIELDS.items()}
-    attributes = {name: value for name, value in values.items() if value is not None and value != ()}
+    values = zip(names.REQUEST_FIELDS.values(), _request_values(request), strict=True)
+    attributes = {name: value for name, value in values if value is not None and value != ()}
     if request.n != 1:
         attributes[names.CHOICE_COUNT] = request.n
     if call.stream or call.on_chunk is not None:
@@ -471,9 +643,12 @@ def response_attributes(response: CompletionResponse, version: Conventions) -> A
         attributes[names.RESPONSE_MODEL] = response.served_model
     if response.request_id:
         attributes[names.RESPONSE_ID] = response.request_id
-    fields = {**names.USAGE_FIELDS, "cache_write_tokens": version.cache_write_tokens}
-    tokens = {name: getattr(response.usage, field) for field, name in fields.items()}
-    return attributes | {name: value for name, value in tokens.items() if value is not None}
+    for name, tokens in zip(names.USAGE_FIELDS.values(), _usage_values(response.usage), strict=True):
+        if tokens is not None:
+            attributes[name] = tokens
+    if response.usage.cache_write_tokens is not None:
+        attributes[version.cache_write_tokens] = response.usage.cache_write_tokens
+    return attributes
 
 
 def call_attributes(event: CallFinished, cost_nano_usd: int | None) -> Attributes:
