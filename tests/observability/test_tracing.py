@@ -24,6 +24,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.sdk.trace.sampling import DEFAULT_ON, TraceIdRatioBased
 
 import llmhub
 from llmhub.core.errors import BadRequestError
@@ -164,9 +165,10 @@ class Local:
         return [span for span in self.exporter.get_finished_spans() if span.name.startswith(prefix)]
 
 
-@pytest.fixture
-def local() -> Local:
-    return Local()
+@pytest.fixture(params=[DEFAULT_ON, TraceIdRatioBased(1.0)], ids=["late", "early"])
+def local(request: pytest.FixtureRequest) -> Local:
+    """Return an exporter for spans that are made when they end, or, as any other sampler needs, when they begin."""
+    return Local(TracerProvider(sampler=request.param))
 
 
 @pytest.fixture

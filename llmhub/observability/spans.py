@@ -1,0 +1,226 @@
+"""Spans as OpenTelemetry's tracers make them: when they begin, or, where that is possible, when they end.
+
+On the event loop a span that is made late is only a pair of ids, which the requests below it carry as ``traceparent``.
+"""
+
+from __future__ import annotations
+
+import random
+from copy import copy
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, Final, TypeAlias
+from urllib.parse import urlsplit
+
+from llmhub.core.optional_imports import import_optional
+from llmhub.engine.call import Target
+from llmhub.observability import semantic_conventions as names
+
+PORTS: Final = {"http": 80, "https": 443}
+
+Attributes: TypeAlias = dict[str, Any]
+
+
+def propagator() -> Any:
+    """Return the propagator of W3C trace contexts. Baggage is not propagated: it may hold anything."""
+    return import_optional("opentelemetry.trace.propagation.tracecontext", "otel").TraceContextTextMapPropagator()
+
+
+class Spans:
+    """Spans of any tracer: made when they begin, as the interface of OpenTelemetry has it."""
+
+    def __init__(self, tracer: Any) -> None:
+        self._api = import_optional("opentelemetry.trace", "otel")
+        self._inject = propagator().inject
+        self._tracer = tracer
+
+    def span_context(self, context: Any) -> Any:
+        """Return the ids of the span in a context."""
+        return self._api.get_current_span(context).get_span_context()
+
+    def begin_call(self, context: Any, target: Target, started_ns: int) -> Any:
+        """Begin the span of a call, below the span in ``context`` if there is one."""
+        return self._tracer.start_span(f"call {target.name}", context=context, start_time=started_ns)
+
+    def begin_request(self, parent: Any, target: Target, started_ns: int) -> Any:
+        """Begin the span of an HTTP request."""
+        name, attributes = request_span(target)
+        context = self._api.set_span_in_context(parent)
+        kind = self._api.SpanKind.CLIENT
+        return self._tracer.start_span(name, context=context, kind=kind, attributes=attributes, start_time=started_ns)
+
+    def is_recorded(self, span: Any) -> bool:
+        """Return whether the span is exported."""
+        recorded: bool = span.is_recording()
+        return recorded
+
+    def trace_id(self, span: Any) -> int:
+        """Return the id of its trace."""
+        trace_id: int = span.get_span_context().trace_id
+        return trace_id
+
+    def headers(self, span: Any) -> dict[str, str]:
+        """Return the trace context for an HTTP request below the span."""
+        headers: dict[str, str] = {}
+        self._inject(headers, context=self._api.set_span_in_context(span))
+        return headers
+
+    def add_wait(self, parent: Any, reason: str, started_ns: int, ended_ns: int) -> None:
+        """Add the span of a wait of a call."""
+        context = self._api.set_span_in_context(parent)
+        self._tracer.start_span(f"wait {reason}", context=context, start_time=started_ns).end(end_time=ended_ns)
+
+    def end(self, span: Any, attributes: Attributes, error_type: str, ended_ns: int) -> None:
+        """End a span. The message of its error stays out: providers quote prompts in theirs."""
+        if error_type:
+            attributes[names.ERROR_TYPE] = error_type
+            span.set_status(self._api.StatusCode.ERROR)
+        span.set_attributes(attributes)
+        span.end(end_time=ended_ns)
+
+
+@dataclass(frozen=True, slots=True)
+class _LateSpan:
+    """A span that has begun and is made when it ends. ``parent`` is the context of the span above it."""
+
+    name: str
+    parent: Any
+    trace_id: int
+    span_id: int
+    flags: int
+    state: Any
+    started_ns: int
+    target: Target | None = None
+
+
+class _GivenIds:
+    """An id generator that returns the ids drawn when a span began."""
+
+    def __init__(self, *, is_random: bool) -> None:
+        self.trace_id = self.span_id = 0
+        self._is_random = is_random
+
+    def generate_trace_id(self) -> int:
+        """Return the id of the trace."""
+        return self.trace_id
+
+    def generate_span_id(self) -> int:
+        """Return the id of the span."""
+        return self.span_id
+
+    def is_trace_id_random(self) -> bool:
+        """Return whether ids of traces are random numbers."""
+        return self._is_random
+
+
+def has_late_spans(tracer: Any) -> bool:
+    """Return whether spans of a tracer can be made when they end: it is the SDK's, and samples what its parent does."""
+    sdk = import_optional("opentelemetry.sdk.trace", "otel")
+    sampling = import_optional("opentelemetry.sdk.trace.sampling", "otel")
+    ids = import_optional("opentelemetry.sdk.trace.id_generator", "otel").RandomIdGenerator
+    return type(tracer) is sdk.Tracer and tracer.sampler is sampling.DEFAULT_ON and type(tracer.id_generator) is ids
+
+
+class LateSpans(Spans):
+    """Spans of the SDK, made when they end: only their ids are drawn on the event loop.
+
+    Many are made one after another, which takes a third of the time that each takes between other work.
+    """
+
+    def __init__(self, tracer: Any) -> None:
+        # A copy: the ids of other spans of the tracer are its own affair.
+        tracer = copy(tracer)
+        super().__init__(tracer)
+        is_random = tracer.id_generator.is_trace_id_random()
+        self._random_flag = self._api.TraceFlags.RANDOM_TRACE_ID if is_random else 0
+        self._ids = tracer.id_generator = _GivenIds(is_random=is_random)
+        self._no_parent = import_optional("opentelemetry.context", "otel").Context()
+
+    def begin_call(self, context: Any, target: Target, started_ns: int) -> _LateSpan:
+        """Begin the span of a call, below the span in ``context`` if there is one."""
+        sampled, span_id = self._api.TraceFlags.SAMPLED, random.getrandbits(64) or 1
+        parent = self.span_context(context) if context else None
+        name = f"call {target.name}"
+        if parent is None or not parent.is_valid:
+            trace_id, flags = random.getrandbits(128) or 1, sampled | self._random_flag
+            return _LateSpan(name, context or self._no_parent, trace_id, span_id, flags, None, started_ns)
+        return _LateSpan(
+            name, context, parent.trace_id, span_id, int(parent.trace_flags), parent.trace_state, started_ns
+        )
+
+    def begin_request(self, parent: _LateSpan, target: Target, started_ns: int) -> _LateSpan:
+        """Begin the span of an HTTP request."""
+        span_id = random.getrandbits(64) or 1
+        return _LateSpan("", parent, parent.trace_id, span_id, parent.flags, parent.state, started_ns, target)
+
+    def is_recorded(self, span: _LateSpan) -> bool:
+        """Return whether the span is exported."""
+        return bool(span.flags & self._api.TraceFlags.SAMPLED)
+
+    def trace_id(self, span: _LateSpan) -> int:
+        """Return the id of its trace."""
+        return span.trace_id
+
+    def headers(self, span: _LateSpan) -> dict[str, str]:
+        """Return the trace context for an HTTP request below the span."""
+        headers = {"traceparent": f"00-{span.trace_id:032x}-{span.span_id:016x}-{span.flags:02x}"}
+        return {**headers, "tracestate": span.state.to_header()} if span.state else headers
+
+    def add_wait(self, parent: _LateSpan, reason: str, started_ns: int, ended_ns: int) -> None:
+        """Add the span of a wait of a call."""
+        self._ids.span_id = random.getrandbits(64) or 1
+        context = self._below(parent)
+        self._tracer.start_span(f"wait {reason}", context=context, start_time=started_ns).end(end_time=ended_ns)
+
+    def end(self, span: _LateSpan, attributes: Attributes, error_type: str, ended_ns: int) -> None:
+        """Make a span and end it."""
+        name, kind, context = span.name, self._api.SpanKind.INTERNAL, span.parent
+        if span.target is not None:
+            name, of_target = request_span(span.target)
+            attributes, kind, context = {**of_target, **attributes}, self._api.SpanKind.CLIENT, self._below(span.parent)
+        if error_type:
+            attributes[names.ERROR_TYPE] = error_type
+        self._ids.trace_id, self._ids.span_id = span.trace_id, span.span_id
+        made = self._tracer.start_span(
+            name, context=context, kind=kind, attributes=attributes, start_time=span.started_ns
+        )
+        if error_type:
+            made.set_status(self._api.StatusCode.ERROR)
+        made.end(end_time=ended_ns)
+
+    def _below(self, span: _LateSpan) -> Any:
+        """Return the context of spans below this one."""
+        flags, api = self._api.TraceFlags(span.flags), self._api
+        ids = api.SpanContext(span.trace_id, span.span_id, is_remote=False, trace_flags=flags, trace_state=span.state)
+        return api.set_span_in_context(api.NonRecordingSpan(ids), self._no_parent)
+
+
+def request_span(target: Target) -> tuple[str, Attributes]:
+    """Return the name of the span of a request to a target, and the attributes that all of them have."""
+    attributes = target_attributes(target)
+    return f"{attributes[names.OPERATION]} {target.model}", attributes
+
+
+def target_attributes(target: Target) -> Attributes:
+    """Return the attributes of the model and server that a request goes to."""
+    provider = target.provider.name
+    attributes: Attributes = {
+        names.OPERATION: names.OPERATIONS.get(provider, names.CHAT),
+        names.PROVIDER: names.PROVIDERS.get(provider, provider),
+        names.REQUEST_MODEL: target.model,
+    }
+    address = _server_address(target.endpoint.base_url or target.provider.base_url)
+    if address is not None:
+        attributes[names.SERVER_ADDRESS], attributes[names.SERVER_PORT] = address
+    return attributes
+
+
+@lru_cache(maxsize=64)
+def _server_address(base_url: str) -> tuple[str, int] | None:
+    """Return host and port of a URL; ``None`` if it is none, or a template."""
+    try:
+        url = urlsplit(base_url)
+        port = url.port or PORTS.get(url.scheme)
+    except ValueError:
+        return None
+    return (url.hostname, port) if url.hostname and port and "{" not in url.hostname else None
