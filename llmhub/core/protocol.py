@@ -141,7 +141,18 @@ def _completed(provider: Provider, reply: HttpReply, response: CompletionRespons
     if response.usage.reported_cost_usd is not None and not provider.reports_cost:
         response = replace(response, usage=replace(response.usage, reported_cost_usd=None))
     request_id = reply.header(provider.request_id_header)
-    return replace(response, request_id=request_id) if request_id else response
+    if not request_id or request_id == response.request_id:
+        return response
+    # Every field by name, since `dataclasses.replace` takes twice as long.
+    return CompletionResponse(
+        parts=response.parts,
+        finish_reason=response.finish_reason,
+        usage=response.usage,
+        served_model=response.served_model,
+        request_id=request_id,
+        others=response.others,
+        forced_tool=response.forced_tool,
+    )
 
 
 def prepare_embedding(

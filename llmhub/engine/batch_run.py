@@ -1161,6 +1161,7 @@ def _encode(
     max_rows = min(limits.rows, opened.max_rows or limits.rows)
     max_tokens = opened.max_tokens or limits.enqueued_tokens
     now = time.time()
+    batch = opened.batch
     encoded: list[_EncodedRow] = []
     failures: list[tuple[_Row, LLMError]] = []
     for row, call in pairs:
@@ -1171,7 +1172,8 @@ def _encode(
         request = http.unwrap()
         if not opened.record.row_url:
             opened.record = opened.record._replace(row_url=request.url)
-        data = wire.encode_row(custom_id(row.item[1]), request, opened.batch)
+            batch = opened.batch
+        data = wire.encode_row(custom_id(row.item[1]), request, batch)
         if len(data) > limits.size:
             message = (
                 f"the request has {len(data):,} bytes; a batch of {call.target.provider.name} takes {limits.size:,}"
@@ -1203,6 +1205,14 @@ class _Collector:
     is_confirmed: bool = False
     counted: frozenset[bytes] = frozenset()
     seen: set[bytes] = field(default_factory=set)
+    secrets: list[str] = field(init=False)
+    """Keys of the endpoint that no response may repeat."""
+    embeds: bool = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Take what is the same for every row from the record and the target."""
+        self.secrets = long_keys(self.target.endpoint)
+        self.embeds = EMBEDS in self.record.values
 
     def decode(self, decode: Callable[[], list[BatchRow]]) -> DecodedRows:
         """Decode some rows; one that came before, because a download was repeated, is left out."""
@@ -1211,6 +1221,7 @@ class _Collector:
             self.keys = frozenset(ledger.rows(self.record.token)) if ledger is not None else frozenset()
         record = self.record
         started_at = record.intent_at or record.created_at
+        cache_name = self.target.cache_name
         filed: list[FiledRow] = []
         entries: list[Entry] = []
         ended: list[EndedRequest] = []
@@ -1235,7 +1246,7 @@ class _Collector:
                 mode="batch",
             )
             if is_successful(answer.outcome):
-                entries.append(Entry(key, pack_outcome(answer, key), self.target.cache_name, started_at))
+                entries.append(Entry(key, pack_outcome(answer, key), cache_name, started_at))
             if key not in self.counted:
                 ended.append(_ended_request(key, record, self.target, answer, started_at, now))
             filed.append(FiledRow(key, answer, None))
@@ -1254,8 +1265,10 @@ class _Collector:
 
     def _interpret(self, reply: HttpReply) -> Result[CompletionResponse, LLMError]:
         provider, endpoint = self.target.provider, self.target.endpoint
-        if EMBEDS not in self.record.values:
-            response = interpret(provider, reply).map(partial(response_without_keys, long_keys(endpoint)))
+        if not self.embeds:
+            response = interpret(provider, reply)
+            if is_successful(response):
+                return response.map(partial(response_without_keys, self.secrets)) if self.secrets else response
             return response.alt(partial(redact_error, endpoint=endpoint))
         decoded: Result[CompletionResponse, LLMError] = interpret_embedding(provider, self._one_text, reply)
         return decoded

@@ -53,11 +53,13 @@ def decode_line(line: bytes) -> Result[BatchRow, LLMError]:
 
 def to_row(row: RowStruct) -> BatchRow:
     """Return the row with its reply, or the reason why it has none."""
-    response, error = row.response, bytes(row.error)
-    if response is not None and bytes(response.body) != b"null":
-        request_id = {"x-request-id": response.request_id} if response.request_id else {}
-        reply = HttpReply(response.status_code, {**JSON_HEADERS, **request_id}, bytes(response.body))
-        return BatchRow(row.custom_id, reply)
+    response = row.response
+    body = bytes(response.body) if response is not None else b"null"
+    if response is not None and body != b"null":
+        request_id = response.request_id
+        headers = {**JSON_HEADERS, "x-request-id": request_id} if request_id else JSON_HEADERS
+        return BatchRow(row.custom_id, HttpReply(response.status_code, headers, body))
+    error = bytes(row.error)
     code = _error_code(error)
     if code in LATE_CODES:
         return BatchRow(row.custom_id, None, LATE_CODES[code])

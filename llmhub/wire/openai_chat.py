@@ -34,6 +34,7 @@ from llmhub.core.stream import (
     StreamStarted,
     UsageDelta,
     assemble_response,
+    assemble_text_response,
     generate_call_id,
 )
 from llmhub.core.types import (
@@ -183,9 +184,9 @@ def decode_fast(body: bytes) -> CompletionResponse | None:
     if response is None:
         return None
     choice = response.choices[0]
-    answer = ((Text(choice.message.content),), _finish_reason(choice.finish_reason))
-    return assemble_response(
-        [answer],
+    return assemble_text_response(
+        choice.message.content,
+        _finish_reason(choice.finish_reason),
         usage=_usage(response.usage, response.service_tier),
         served_model=response.model,
         request_id=response.id,
@@ -344,27 +345,22 @@ def _usage_counts(payload: Mapping[str, object]) -> Mapping[str, object]:
 
 def _usage(counts: Mapping[str, object], service_tier: object = None) -> Usage:
     """Decode token counts; what the total holds beyond the prompt is output, and no part exceeds its total."""
-    prompt, completion = as_count(counts.get("prompt_tokens")), as_count(counts.get("completion_tokens"))
-    input_details = as_mapping(counts.get("prompt_tokens_details"))
-    output_details = as_mapping(counts.get("completion_tokens_details"))
-    total = as_count(counts.get("total_tokens"))
+    get = counts.get  # a dozen times a response
+    prompt, completion, total = map(as_count, (get("prompt_tokens"), get("completion_tokens"), get("total_tokens")))
+    input_details = as_mapping(get("prompt_tokens_details")).get
+    output_details = as_mapping(get("completion_tokens_details")).get
     if prompt is not None and completion is not None and total is not None:
         completion = max(completion, total - prompt)
     cached = capped_count(
-        prompt,
-        input_details.get("cached_tokens"),
-        counts.get("prompt_cache_hit_tokens"),
-        counts.get("num_cached_tokens"),
+        prompt, input_details("cached_tokens"), get("prompt_cache_hit_tokens"), get("num_cached_tokens")
     )
     return Usage(
         input_tokens=prompt,
         output_tokens=completion,
         cached_input_tokens=cached,
-        cache_write_tokens=capped_count(prompt, input_details.get("cache_write_tokens")),
-        reasoning_tokens=capped_count(
-            completion, output_details.get("reasoning_tokens"), counts.get("reasoning_tokens")
-        ),
-        service_tier=billed_tier(service_tier) or SEARCH_CONTEXTS.get(as_text(counts.get("search_context_size")), ""),
+        cache_write_tokens=capped_count(prompt, input_details("cache_write_tokens")),
+        reasoning_tokens=capped_count(completion, output_details("reasoning_tokens"), get("reasoning_tokens")),
+        service_tier=billed_tier(service_tier) or SEARCH_CONTEXTS.get(as_text(get("search_context_size")), ""),
         reported_cost_usd=reported_cost(counts),
     )
 

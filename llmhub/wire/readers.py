@@ -116,7 +116,7 @@ def capped_count(total: int | None, *values: object) -> int | None:
     (3, 5, None)
     """
     for value in values:  # a loop, since this runs three times a response and a generator takes twice as long
-        part = as_count(value)
+        part = None if value is None else as_count(value)
         if part is not None:
             return part if total is None else min(part, total)
     return None
@@ -174,7 +174,10 @@ def reported_cost(counts: Mapping[str, object]) -> Decimal | None:
 
 def billed_tier(*values: object) -> str:
     """Return the first of ``values`` that is a service tier with a price of its own, else an empty string."""
-    return next((value for value in values if isinstance(value, str) and value in BILLED_TIERS), "")
+    for value in values:  # a loop, as in `capped_count`
+        if isinstance(value, str) and value in BILLED_TIERS:
+            return value
+    return ""
 
 
 def encode_compact(value: object) -> str:
