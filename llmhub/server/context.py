@@ -60,4 +60,4 @@ def request_id_of(given: str) -> str:
     >>> request_id_of("notebook-7"), request_id_of("a b")[:4]
     ('notebook-7', 'req_')
     """
-    return given if _VALID_REQUEST_ID.fullmatch(given) else f"req_{random.getrandbits(128):032x}"
+    return given if given and _VALID_REQUEST_ID.fullmatch(given) else f"req_{random.getrandbits(128):032x}"

@@ -39,6 +39,7 @@ from llmhub.server.deadlines import Deadlines
 from llmhub.server.input_token_estimate import estimate_input_tokens
 from llmhub.server.key_access import access_from_settings
 from llmhub.server.lanes import Lanes
+from llmhub.server.prepared_requests import PreparedRequests
 from llmhub.server.routes import RouteGroup
 from llmhub.server.run_views import RunSource
 from llmhub.server.server_settings import ServerSettings
@@ -98,6 +99,7 @@ class Service:
     lanes: Lanes = field(init=False)
     prices: TargetPrices = field(default_factory=lambda: TargetPrices(time.time))
     deadlines: Deadlines = field(default_factory=Deadlines)
+    prepared: PreparedRequests = field(default_factory=PreparedRequests)
     stop: StopSignal = field(default_factory=StopSignal)
     resources: dict[type[Any], Any] = field(default_factory=dict)
     _on_drain: list[Callable[[], object]] = field(default_factory=list)
@@ -206,9 +208,11 @@ class Service:
         counted, refusal = await self.admit(request, context)
         if refusal is not None:
             return Answer(Failure(refusal))
+        request = with_model(request, target.model)
         call = Call(
             target,
-            with_model(request, target.model),
+            request,
+            prepared=self.prepared.find(target, request) if on_deltas is None else None,
             budgets=self.budgets_of(context.caller),
             requested_target=target,
             on_deltas=on_deltas,

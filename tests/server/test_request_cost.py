@@ -1,4 +1,4 @@
-"""What a request leaves behind, and the deadlines that all requests share."""
+"""What a request leaves behind, the forms of requests that recur, and the deadlines that all requests share."""
 
 from __future__ import annotations
 
@@ -8,11 +8,17 @@ import http.client
 import json
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from urllib.parse import urlsplit
 
 import pytest
 
+from llmhub.core.cache_key import request_key
+from llmhub.core.protocol import prepare
+from llmhub.core.types import CompletionRequest, Image, Message, Schema, Tool
+from llmhub.hub import Hub
 from llmhub.server.deadlines import Deadlines
+from llmhub.server.prepared_requests import MAX_FORMS, PreparedRequests
 from llmhub.server.running import RunningService, serving
 from llmhub.server.server_settings import ServerSettings
 from llmhub.server.service import open_service
@@ -57,6 +63,53 @@ def test_a_request_leaves_no_cyclic_garbage(running: RunningService) -> None:
         gc.enable()
     connection.close()
     assert [name for name in ("Task", "coroutine", "Context", "ReplyParser") if kinds[name] >= REQUESTS] == []
+
+
+class TestPreparedRequests:
+    @pytest.mark.parametrize("model", ["openai/gpt-4o-mini", "anthropic/claude-haiku-4-5", "google/gemini-2.5-flash"])
+    def test_the_shortcut_changes_neither_request_nor_key(self, model: str) -> None:
+        with Hub(simulator="http://127.0.0.1:9") as hub:
+            target, forms = hub.target(model), PreparedRequests()
+            provider, endpoint = target.provider, target.endpoint
+            for temperature in (None, 0.0, 0.5):
+                for earlier in (
+                    (),
+                    (Message("system", "Be brief."),),
+                    (Message("user", "a"), Message("assistant", "b")),
+                ):
+                    for text in ("Say hi", "", "\x00llmhub\x00", 'with "quotes" and \u00fc', "half \ud800"):
+                        messages = (*earlier, Message("user", text))
+                        request = CompletionRequest(
+                            model=target.model, messages=messages, temperature=temperature, max_tokens=9
+                        )
+                        found = forms.find(target, request)
+                        assert found is not None
+                        assert found.request is request
+                        expected = prepare(provider, endpoint, request, 1.0)
+                        assert str(found.http(found.text, 1.0)) == str(expected)
+                        if "\ud800" in text:  # is refused, whatever its key
+                            continue
+                        key = request_key(provider, endpoint, request, 2)
+                        assert found.for_target(target).key(found.text, 2) == key
+
+    def test_other_requests_have_none_and_few_forms_are_kept(self) -> None:
+        with Hub(simulator="http://127.0.0.1:9") as hub:
+            target, forms = hub.target("openai/gpt-4o-mini"), PreparedRequests()
+            plain = CompletionRequest(model="gpt-4o-mini", messages=(Message("user", "hi"),))
+            picture = Message("user", Image(url="https://example.org/a.png"))
+            for changes in (
+                {"tools": (Tool("f"),)},
+                {"extra": {"a": 1}},
+                {"response_schema": Schema({"type": "object"})},
+                {"messages": (picture,)},
+                {"messages": (picture, *plain.messages)},
+                {"messages": (Message("assistant", "hi"),)},
+                {"messages": (Message("user", "x" * 9000), *plain.messages)},
+            ):
+                assert forms.find(target, replace(plain, **changes)) is None  # type: ignore[arg-type]
+            for seed in range(MAX_FORMS + 9):
+                assert forms.find(target, replace(plain, seed=seed)) is not None
+            assert len(forms) == MAX_FORMS
 
 
 class TestDeadlines:
