@@ -11,7 +11,16 @@ from urllib.parse import urlencode
 import msgspec
 from returns.pipeline import is_successful
 
-from llmhub.core.errors import Disconnected, LLMError, Malformed, Overloaded, ServerError, TimedOut, to_exception
+from llmhub.core.errors import (
+    Cancelled,
+    Disconnected,
+    LLMError,
+    Malformed,
+    Overloaded,
+    ServerError,
+    TimedOut,
+    to_exception,
+)
 from llmhub.core.provider import Endpoint, HttpReply, HttpRequest
 from llmhub.core.secret import Secret
 from llmhub.hub import Hub
@@ -19,8 +28,8 @@ from llmhub.hub import Hub
 POOL: Final = "service"
 """Name of the connections to the service."""
 ERRORS: Final[Mapping[str, type[Any]]] = {kind.__name__: kind for kind in get_args(LLMError)}
-TRANSIENT: Final = (Disconnected, TimedOut, Overloaded, ServerError)
-"""Errors of a service that restarts, or of a proxy before it."""
+TRANSIENT: Final = (Cancelled, Disconnected, TimedOut, Overloaded, ServerError)
+"""Errors of a service that drains or restarts, or of a proxy before it."""
 FIRST_DELAY_S: Final = 0.2
 MAX_DELAY_S: Final = 5.0
 HTTP_ERRORS: Final = 400

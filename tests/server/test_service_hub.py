@@ -32,6 +32,7 @@ from llmhub.server.lanes import Lanes
 from llmhub.server.routes import HttpRoute
 from llmhub.server.running import RunningService
 from llmhub.server.server_settings import RunSettings
+from llmhub.server.service import Service
 from llmhub.sim import Latency, Simulator, SimulatorThread
 from llmhub.sim import serving as simulating
 
@@ -173,6 +174,23 @@ class TestTables:
             assert table.column("status").to_pylist() == ["ok"] * 120
             assert table.column("row").to_pylist() == list(range(120))
             assert simulator.counts()["requests"] == 120
+
+    def test_service_that_drains_is_waited_for(
+        self, serving: Serving, frame: pd.DataFrame, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        running, requests, begin = serving(), Counter[str](), Service.request_started
+
+        def until_the_second(self: Service) -> None:
+            requests[self.state] += 1
+            self.state = "ready" if requests.total() > 1 else "draining"
+            begin(self)
+
+        running.service.state = "draining"
+        monkeypatch.setattr(Service, "request_started", until_the_second)
+        with Hub(service=running.url) as hub:
+            results = llmhub.complete_table(frame, "Say {text}", model=MODEL, hub=hub, progress=False)
+        assert results.column("status").to_pylist() == ["ok", "skipped", "ok"]
+        assert requests["draining"] == 2
 
 
 class TestRowsOfThisProcess:
