@@ -18,6 +18,7 @@ from returns.result import Failure, Result, Success
 
 from llmhub.core.errors import LLMError, Malformed
 from llmhub.core.provider import Endpoint, HttpReply, HttpRequest
+from llmhub.core.types import CompletionRequest
 
 KEY_CHARS: Final = 43
 """Characters of a request key of 32 bytes in base64 without padding."""
@@ -347,6 +348,8 @@ class BatchApi:
         The format of batches of embeddings; ``None`` if there are none.
     check
         What an endpoint lacks for batches; ``None`` if nothing.
+    check_request
+        What a request has that rows of batches cannot have; ``None`` if nothing.
     """
 
     wire: BatchWire
@@ -358,6 +361,7 @@ class BatchApi:
     storage_url: Callable[[Endpoint], str] | None = None
     embed_wire: BatchWire | None = None
     check: Callable[[Endpoint], LLMError | None] = lambda _endpoint: None
+    check_request: Callable[[CompletionRequest], LLMError | None] | None = None
 
     @property
     def batch_limits(self) -> BatchLimits:

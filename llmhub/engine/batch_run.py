@@ -458,6 +458,9 @@ class BatchRun:
 
     async def _fill(self, pairs: Sequence[tuple[_Row, Call]]) -> None:
         """Encode rows of one target, and add them to the batch being filled; begin another one where it is full."""
+        pairs = self._without_unsupported(pairs)
+        if not pairs:
+            return
         target = pairs[0][1].target
         affordable: list[tuple[_Row, Call]] = []
         for row, call in pairs:
@@ -478,6 +481,21 @@ class BatchRun:
                 continue
             await self._record_rows(opened, encoded)
             affordable = affordable[len(encoded) + len(failures) :]
+
+    def _without_unsupported(self, pairs: Sequence[tuple[_Row, Call]]) -> Sequence[tuple[_Row, Call]]:
+        """Refuse rows that batches of their provider cannot have, or send them by themselves; return the others."""
+        api = pairs[0][1].target.provider.batch
+        if api is None or api.check_request is None:
+            return pairs
+        errors = [api.check_request(call.request) for _, call in pairs]
+        refused = [(row, error) for (row, _), error in zip(pairs, errors, strict=True) if error is not None]
+        if self._policy.late == "live":
+            if refused:
+                self._start(self._send_live([row for row, _ in refused], batches=0))
+        else:
+            for row, error in refused:
+                self._settle(row, Answer(Failure(error)))
+        return [pair for pair, error in zip(pairs, errors, strict=True) if error is None]
 
     async def _record_rows(self, opened: _OpenBatch, encoded: Sequence[_EncodedRow]) -> None:
         """Record rows as rows of a batch, and write those that no other batch has and that are not answered by now."""
@@ -556,7 +574,7 @@ class BatchRun:
         for row in rows:
             self._release(row)
         if self._policy.late == "live" and not self._is_stopping():
-            await self._send_live(rows)
+            await self._send_live(rows, batches=0)
             return
         provider, least = opened.target.provider.name, opened.client.limits.min_rows
         message = (
@@ -1017,9 +1035,12 @@ class BatchRun:
             )
         return Answer(Failure(error), attempts=row.sent + 1, mode="batch")
 
-    async def _send_live(self, rows: Sequence[_Row]) -> None:
-        """Send rows by themselves, through the ordinary engine and within the budget."""
-        sent_before = {row.item[0]: row.sent + 1 for row in rows}
+    async def _send_live(self, rows: Sequence[_Row], batches: int = 1) -> None:
+        """Send rows by themselves, through the ordinary engine and within the budget.
+
+        ``batches`` is in how many batches they were sent since they were placed.
+        """
+        sent_before = {row.item[0]: row.sent + batches for row in rows}
         spec = replace(
             self._spec,
             chunks=iter([[row.item for row in rows]]),

@@ -131,6 +131,7 @@ ENTRIES: Final = (
                 needs_role=True,
                 storage_url=_storage_url,
                 check=_check_batch,
+                check_request=bedrock_batch.check_request,
             ),
         ),
         models=MODELS,

@@ -35,9 +35,10 @@ from llmhub.core.batch import (
     json_request,
     returned_field,
 )
-from llmhub.core.errors import InvalidRequest, LLMError, Malformed
+from llmhub.core.errors import InvalidRequest, LLMError, Malformed, Unsupported
 from llmhub.core.payload import parse_json_object
 from llmhub.core.provider import HttpReply, HttpRequest
+from llmhub.core.types import CompletionRequest, ToolCall, ToolResult
 from llmhub.wire.readers import as_count, as_epoch, as_mapping, as_text, iter_objects
 
 ENDED: Final = frozenset({"Completed", "PartiallyCompleted", "Failed", "Stopped", "Expired"})
@@ -56,6 +57,22 @@ LIST_TOKEN: Final = re.compile(r"<NextContinuationToken>([^<]*)</NextContinuatio
 def encode_row(custom_id: str, request: HttpRequest, _batch: Batch) -> bytes:
     """Return the line of one request."""
     return f'{{"recordId":"{custom_id}","modelInput":'.encode() + request.body + b"}"
+
+
+def check_request(request: CompletionRequest) -> LLMError | None:
+    """Return what a request has that rows of batches cannot have: tools, their calls, or a schema."""
+    if request.response_schema is not None:
+        return _unsupported("$.response_schema", "a schema")
+    if request.tools:
+        return _unsupported("$.tools", "tools")
+    if any(isinstance(part, ToolCall | ToolResult) for message in request.messages for part in message.parts):
+        return _unsupported("$.messages", "calls of tools")
+    return None
+
+
+def _unsupported(path: str, name: str) -> LLMError:
+    message = f"rows of batches cannot have {name}; late='live' sends such rows by themselves"
+    return Unsupported(path=path, provider="bedrock", message=message)
 
 
 def encode_upload(batch: Batch) -> StepRequest:

@@ -154,6 +154,26 @@ def test_a_batch_below_the_minimum_of_rows_is_not_sent(tmp_path: Path) -> None:
         assert served.batches() == []
         table = complete(["a", "b"], model, hub, late="live", **STORAGE[model])
         assert column(table, "mode") == ["live"] * 2
+        assert column(table, "attempts") == [1] * 2
+        assert open_batches(hub) == []
+
+
+def test_rows_that_batches_of_a_provider_cannot_have_are_not_sent_in_one(tmp_path: Path) -> None:
+    model = next(iter(STORAGE))
+    tool = {"name": "f", "description": "d", "parameters": {"type": "object", "properties": {}}}
+    schema = {"type": "object", "properties": {"a": {"type": "string"}}, "required": ["a"]}
+    options: dict[str, dict[str, Any]] = {"a schema": {"response_schema": schema}, "tools": {"tools": [tool]}}
+    with simulated(tmp_path) as (served, hub):
+        for name, option in options.items():
+            table = complete(["a", "b"], model, hub, **option, **STORAGE[model])
+            assert column(table, "error_type") == ["Unsupported"] * 2
+            assert f"rows of batches cannot have {name}; late='live'" in column(table, "error")[0]
+            assert served.counts()["requests"] == 0
+        table = complete(["a", "b"], model, hub, late="live", **options["a schema"], **STORAGE[model])
+        assert column(table, "status") == ["ok"] * 2
+        assert column(table, "mode") == ["live"] * 2
+        assert column(table, "attempts") == [1] * 2
+        assert served.batches() == []
         assert open_batches(hub) == []
 
 

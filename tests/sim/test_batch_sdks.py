@@ -7,20 +7,27 @@ import json
 import urllib.request
 from collections.abc import Iterator
 from typing import Any
+from urllib.parse import parse_qsl, urlsplit
 
 import anthropic
 import botocore.session
+import httpx
 import openai
 import pytest
+from botocore.awsrequest import AWSResponse
 from botocore.config import Config
 from botocore.exceptions import ClientError
 from google import genai
 from google.genai import types as genai_types
 from google.oauth2 import credentials as google_credentials
+from urllib3 import HTTPResponse
 
+from llmhub.core.batch import Batch
+from llmhub.core.provider import HttpRequest
 from llmhub.sim import Simulator, SimulatorThread, serving
 from llmhub.sim.batch_store import SimBatches
 from llmhub.sim.servers.bedrock_converse import ACCESS_KEY_ID
+from llmhub.wire import bedrock_batch, vertex_batch
 
 HOUR = 3600.0
 ROLE = "arn:aws:iam::123456789012:role/batches"
@@ -262,3 +269,90 @@ def test_google_reads_batches_of_embeddings(served: SimulatorThread) -> None:
     ]
     alone = client.models.embed_content(model="gemini-embedding-001", contents=["hi", "there"], config=config)  # type: ignore[arg-type]
     assert sorted(map(str, vectors)) == sorted(str(each.values) for each in alone.embeddings or [])
+
+
+def test_requests_of_bedrock_are_those_of_botocore() -> None:
+    """The service model says what a job is; botocore refuses a name or a type that is not in it."""
+    keys = {"aws_access_key_id": "k", "aws_secret_access_key": "s"}
+    client = botocore.session.Session().create_client("bedrock", region_name="us-east-1", **keys)
+    sent: list[Any] = []
+
+    def answer(request: Any, **_: Any) -> AWSResponse:
+        sent.append(request)
+        return AWSResponse(request.url, 200, {}, HTTPResponse(io.BytesIO(b"{}"), preload_content=False))
+
+    client.meta.events.register("before-send.bedrock", answer)
+    batch = Batch(
+        token="a" * 32,
+        base_url="https://bedrock.us-east-1.amazonaws.com",
+        model="anthropic.claude-3-haiku-20240307-v1:0",
+        storage="s3://my-bucket/folder",
+        role=ROLE,
+        values={"id": "abcdefghijkl"},
+    )
+    created = bedrock_batch.encode_create(batch).http
+    client.create_model_invocation_job(**json.loads(created.body))
+    client.get_model_invocation_job(jobIdentifier=batch.id)
+    client.stop_model_invocation_job(jobIdentifier=batch.id)
+    client.list_model_invocation_jobs(
+        maxResults=bedrock_batch.PAGE_ROWS, nextToken="n=", sortBy="CreationTime", sortOrder="Descending"
+    )
+    ours = [created, bedrock_batch.poll(batch), bedrock_batch.cancel(batch), bedrock_batch.list_batches(batch, "n=")]
+    for request, own in zip(sent, ours, strict=True):
+        assert (own.method, parse_qsl(urlsplit(own.url).query)) == (
+            request.method,
+            parse_qsl(urlsplit(request.url).query),
+        )
+        assert urlsplit(own.url)[:3] == urlsplit(request.url)[:3]
+    assert json.loads(created.body) == json.loads(sent[0].body)
+    states = set(client.meta.service_model.shape_for("ModelInvocationJobStatus").enum)
+    assert states - bedrock_batch.ENDED == {"Submitted", "InProgress", "Stopping", "Validating", "Scheduled"}
+    assert states > bedrock_batch.ENDED
+
+
+def test_requests_of_vertex_are_those_of_google() -> None:
+    sent: list[httpx.Request] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        sent.append(request)
+        return httpx.Response(200, json={"name": "projects/p/locations/us-central1/batchPredictionJobs/1"})
+
+    options = genai_types.HttpOptions(client_args={"transport": httpx.MockTransport(answer)})
+    credentials = google_credentials.Credentials("t")  # type: ignore[no-untyped-call]
+    client = genai.Client(
+        vertexai=True, project="p", location="us-central1", credentials=credentials, http_options=options
+    )
+    batch = Batch(
+        token="a" * 32,
+        base_url="https://us-central1-aiplatform.googleapis.com/v1/projects/p/locations/us-central1",
+        model="gemini-2.5-flash",
+        storage="gs://my-bucket/folder",
+        values={"id": "projects/p/locations/us-central1/batchPredictionJobs/1"},
+    )
+    config: Any = {"display_name": batch.name, "dest": batch.storage_uri}
+    client.batches.create(model=batch.model, src=f"{batch.storage_uri}.jsonl", config=config)
+    client.batches.get(name=batch.id)
+    client.batches.cancel(name=batch.id)
+    ours: list[HttpRequest] = [
+        vertex_batch.encode_create("google", batch).http,
+        vertex_batch.poll(batch),
+        vertex_batch.cancel(batch),
+    ]
+    for request, own in zip(sent, ours, strict=True):
+        version = urlsplit(str(request.url)).path.split("/")[1]  # the SDK's default is a preview
+        assert (own.method, urlsplit(own.url).path.replace("/v1/", f"/{version}/")) == (
+            request.method,
+            request.url.path,
+        )
+    assert json.loads(ours[0].body) == json.loads(sent[0].content)
+    states = {state.name.removeprefix("JOB_STATE_") for state in genai_types.JobState}
+    assert states - vertex_batch.ENDED == {
+        "UNSPECIFIED",
+        "QUEUED",
+        "PENDING",
+        "RUNNING",
+        "CANCELLING",
+        "PAUSED",
+        "UPDATING",
+    }
+    assert states > vertex_batch.ENDED
