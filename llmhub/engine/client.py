@@ -455,6 +455,8 @@ class _SingleCall:
         except asyncio.CancelledError:
             if not self._cancellations or self._uncancel(task) > earlier:
                 raise
+        else:
+            self._uncancel(task)
         finally:
             self._task = None
             unsubscribe()

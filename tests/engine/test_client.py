@@ -119,6 +119,9 @@ def test_a_stop_request_cancels_a_call_that_waits_for_an_equal_one() -> None:
             await asyncio.sleep(0.05)
             waiting = await hub.runtime.send(make_call(hub), stop)
             assert not first.done()
+            task = asyncio.current_task()
+            assert task is not None
+            assert task.cancelling() == 0  # a time limit or a task group of the caller works as before
             return waiting, await first
 
         waiting, first = run_sync(work)
