@@ -276,6 +276,8 @@ def main() -> None:
     options = parser.parse_args()
     result: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as folder, provider() as static, provider("--interval", "0.02") as paced:
+        with service("compiles the modules", static, "none"):
+            pass
         with (
             service("no cache", static, "none") as (plain, plain_start_s),
             service("ledger", static, f"{folder}/runs.db") as (ledger, ledger_start_s),

@@ -364,7 +364,7 @@ async def write(service: Service, request: web.Request, response: web.StreamResp
         The client has left or is too slow.
     """
     try:
-        async with asyncio.timeout(service.settings.write_timeout_s):
+        with service.deadlines.limit(asyncio.get_running_loop().time() + service.settings.write_timeout_s):
             await response.write(piece)
     except TimeoutError:
         _abort(request)
