@@ -1,10 +1,11 @@
 """What a job for the workers of an engine costs beside the calls: time, memory and connections of one worker.
 
     python benchmarks/workers.py                  # all figures
-    python benchmarks/workers.py --only overhead  # or jobs, memory, connections
+    python benchmarks/workers.py --only overhead  # or jobs, memory, connections, limit
 
-Everything runs before a server on loopback that answers at once, with an SQLite cache. Figures of a busy machine are
-ratios of two measurements that are taken in turns.
+Everything runs before a server on loopback that answers at once, with an SQLite cache; the limit that four workers
+share is that of a simulator, in a Redis server that is started for it. Figures of a busy machine are ratios of two
+measurements that are taken in turns.
 """
 
 from __future__ import annotations
@@ -12,7 +13,9 @@ from __future__ import annotations
 import argparse
 import os
 import pickle
+import socket
 import statistics
+import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -21,12 +24,18 @@ from typing import Any
 
 import pyarrow as pa
 from bench import MODEL, PROMPT, hub_at, interleaved, measure_table, static_server, texts
+from redis import Redis
 
 import llmhub
 from llmhub import distributed
+from llmhub.config import Settings
+from llmhub.sim import Latency, SimLimit, Simulator, serving
 
 BATCH_ROWS = 1000
 CONCURRENCY = 64
+WORKERS = 4
+LIMIT_RPM = 1200
+LIMIT_ROWS = 2000
 
 
 def batches_of(rows: int) -> list[pa.RecordBatch]:
@@ -110,6 +119,46 @@ def connections(url: str, folder: Path, rows: int) -> None:
     print(f"connections of 8 tasks of {CONCURRENCY} at once: {sockets() - before}")
 
 
+def limit(_url: str, _folder: Path, rows: int) -> None:
+    """Print how much of a limit four workers use together, and how often they call the store."""
+    port, count = free_port(), min(rows, LIMIT_ROWS)
+    command = ["redis-server", "--port", str(port), "--save", "", "--appendonly", "no"]
+    settings = Simulator(seed=7, latency=Latency(0.2), limit=SimLimit(rpm=LIMIT_RPM, burst_s=2.5))
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as server, serving(settings) as simulator:
+        try:
+            cache = llmhub.RedisCache(f"redis://127.0.0.1:{port}/0")
+            limits = {"openai": llmhub.Limit(rpm=LIMIT_RPM)}
+            with llmhub.Hub(simulator=simulator.url, cache=cache, limits=limits, settings=Settings()) as hub:
+                job = distributed.job(PROMPT, model=MODEL, hub=hub, concurrency=CONCURRENCY)
+                table = distributed.joblib(texts(count), job, n_jobs=WORKERS)
+            with Redis.from_url(cache.url) as client:
+                stats = {
+                    name.removeprefix("cmdstat_"): each["calls"] for name, each in client.info("commandstats").items()
+                }
+                stored = client.info("memory")["used_memory_dataset"]
+        finally:
+            server.terminate()
+        statuses = simulator.counts()["by_status"]
+    sent = sorted(table.column("started_at").to_pylist())
+    seconds = (sent[-1] - sent[0]).total_seconds()
+    calls = stats["time"]  # the script of the limiter alone asks the server for the time
+    scripts = stats.get("evalsha", 0) + stats.get("eval", 0)
+    used = (count - 1) / seconds / (LIMIT_RPM / 60)
+    print(
+        f"{count:,} rows by {WORKERS} workers under {LIMIT_RPM:,} requests a minute: replies by status {statuses}, "
+        f"{used:.3f} of the permitted rate, {calls} store calls in {seconds:.0f} s: {calls / seconds:.2f} a second"
+    )
+    commands = {"claims and releases": scripts - calls, "reads": stats.get("mget", 0), "writes": stats.get("mset", 0)}
+    shares = ", ".join(f"{number / count:.2f} {name}" for name, number in commands.items())
+    print(f"  Redis, for each row: {shares}, {stored / count:,.0f} bytes")
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
 def sockets() -> int:
     links = [link for link in Path("/proc/self/fd").iterdir() if link.is_symlink()]
     return sum(str(link.readlink()).startswith("socket:") for link in links)
@@ -117,11 +166,11 @@ def sockets() -> int:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", choices=["overhead", "jobs", "memory", "connections"])
+    parser.add_argument("--only", choices=["overhead", "jobs", "memory", "connections", "limit"])
     parser.add_argument("--rows", type=int, default=20_000)
     options = parser.parse_args()
     print("load average before:", *os.getloadavg())
-    for measure in (overhead, jobs, memory, connections):
+    for measure in (overhead, jobs, memory, connections, limit):
         if options.only in (None, measure.__name__):
             with static_server() as url, tempfile.TemporaryDirectory() as folder:
                 measure(url, Path(folder), options.rows)
