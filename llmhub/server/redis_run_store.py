@@ -154,7 +154,7 @@ class RedisRunStore:
     def discard(self, run_id: str) -> None:
         """Delete what was written of a run that was not created after all."""
         self._forget(run_id)
-        with self._use() as client:
+        with suppress(StoreError), self._use() as client:  # else it expires
             client.delete(*(self._name(kind, run_id) for kind in ("input", "results", "sizes")))
 
     def try_lock(self, run_id: str) -> RedisLease | None:
@@ -293,9 +293,12 @@ class RedisRunStore:
             with self._use() as client:
                 pipeline = client.pipeline()
                 pipeline.delete(*(self._name(kind, record.id) for kind in ("run", "input", "results", "sizes")))
-                for name in (self._name("team", record.team), self._name("all"), self._name("ended")):
+                for name in (self._name("team", record.team), self._name("all")):
                     pipeline.zrem(name, record.id)
                 pipeline.execute()
+        if ids:
+            with self._use() as client:
+                client.zrem(self._name("ended"), *ids)
         return len(ids)
 
     def remove_strays(self) -> None:

@@ -169,7 +169,7 @@ def serving(service: Service, groups: Sequence[RouteGroup] = GROUPS) -> Iterator
         service.hub.close()
 
 
-def _tune_gc() -> None:
+def tune_gc() -> None:
     """Spare the garbage collector what lives as long as the process, and let it run less often.
 
     A request makes about a hundred objects that could form cycles, and none that do. With the default thresholds the
@@ -203,7 +203,7 @@ def serve(service: Service, on_start: object = None) -> bool:
     previous = {number: signal.signal(number, on_signal) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         running = submit(start(service)).result()
-        _tune_gc()
+        tune_gc()
         if callable(on_start):
             on_start(running.url)
         stopping.wait()

@@ -133,9 +133,17 @@ class Runs:
             rows=rows,
             simulated=_is_simulated(work),
         )
-        await run_in_thread(self.store.insert, record)
-        await self._begin(record, work, lock)
+        # A client that leaves now leaves a run behind, to which an equal call attaches, rather than half of one.
+        await asyncio.shield(self._insert(record, work, lock))
         return record, True
+
+    async def _insert(self, record: RunRecord, work: TableWork, lock: RunLock) -> None:
+        try:
+            await run_in_thread(self.store.insert, record)
+        except BaseException:
+            await run_in_thread(self._discard, record.id, lock)
+            raise
+        await self._begin(record, work, lock)
 
     def _discard(self, run_id: str, lock: RunLock) -> None:
         """Delete what was written of a run that was not created after all."""

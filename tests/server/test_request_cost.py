@@ -16,10 +16,11 @@ import pytest
 from llmhub.core.cache_key import request_key
 from llmhub.core.protocol import prepare
 from llmhub.core.types import CompletionRequest, Image, Message, Schema, Tool
+from llmhub.engine.gc_tuning import RELAXED_GC_THRESHOLD
 from llmhub.hub import Hub
 from llmhub.server.deadlines import Deadlines
 from llmhub.server.prepared_requests import MAX_FORMS, PreparedRequests
-from llmhub.server.running import RunningService, serving
+from llmhub.server.running import RunningService, serving, tune_gc
 from llmhub.server.server_settings import ServerSettings
 from llmhub.server.service import open_service
 from llmhub.sim import Simulator
@@ -63,6 +64,19 @@ def test_a_request_leaves_no_cyclic_garbage(running: RunningService) -> None:
         gc.enable()
     connection.close()
     assert [name for name in ("Task", "coroutine", "Context", "ReplyParser") if kinds[name] >= REQUESTS] == []
+
+
+@pytest.mark.parametrize(("threshold", "expected"), [(700, RELAXED_GC_THRESHOLD), (123, 123)])
+def test_a_process_of_the_service_collects_less_often_unless_it_was_told(threshold: int, expected: int) -> None:
+    before = gc.get_threshold()
+    try:
+        gc.set_threshold(threshold, 10, 10)
+        tune_gc()
+        assert gc.get_threshold() == (expected, 10, 10)
+        assert (gc.get_freeze_count() > 0) is (threshold != expected)
+    finally:
+        gc.unfreeze()
+        gc.set_threshold(*before)
 
 
 class TestPreparedRequests:
