@@ -120,6 +120,7 @@ def canaries(echo: Any, tmp_path: Path) -> Canaries:
     planted.environment |= {"HOME": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path / "caches")}
     planted.environment |= {"JUPYTER_RUNTIME_DIR": str(tmp_path / "jupyter"), "IPYTHONDIR": str(tmp_path / "ipython")}
     planted.environment["MPLCONFIGDIR"] = str(tmp_path / "matplotlib")
+    planted.environment["LLMHUB_CREDENTIALS_FILE"] = str(tmp_path / "credentials.json")
     (tmp_path / "llmhub.toml").write_text(planted.file, encoding="utf-8")
     (tmp_path / "prompts.json").write_text(json.dumps(PROMPTS), encoding="utf-8")
     (tmp_path / ".netrc").write_text(f"default login ann password {planted.plant('netrc')}\n", encoding="utf-8")
