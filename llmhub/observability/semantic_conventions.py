@@ -153,6 +153,10 @@ PROVIDERS: Final[Mapping[str, str]] = MappingProxyType(
 OPERATIONS: Final[Mapping[str, str]] = MappingProxyType({"google": "generate_content", "vertex": "generate_content"})
 """Names of the operation by provider, where it is not `CHAT`."""
 CHAT: Final = "chat"
+EMBEDDINGS: Final = "embeddings"
+RERANK: Final = "rerank"
+"""Name of an operation that the conventions do not have."""
+DIMENSIONS: Final = "gen_ai.embeddings.dimension.count"
 SECONDS_BOUNDS: Final = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92)
 """Bounds that the conventions advise for histograms of durations."""
 TOKEN_BOUNDS: Final = tuple(float(4**exponent) for exponent in range(14))

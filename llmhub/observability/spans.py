@@ -13,7 +13,7 @@ from typing import Any, Final, TypeAlias
 from urllib.parse import urlsplit
 
 from llmhub.core.optional_imports import import_optional
-from llmhub.engine.call import Target
+from llmhub.engine.call import Call, Target
 from llmhub.observability import semantic_conventions as names
 
 PORTS: Final = {"http": 80, "https": 443}
@@ -42,9 +42,9 @@ class Spans:
         """Begin the span of a call, below the span in ``context`` if there is one."""
         return self._tracer.start_span(f"call {target.name}", context=context, start_time=started_ns)
 
-    def begin_request(self, parent: Any, target: Target, started_ns: int) -> Any:
+    def begin_request(self, parent: Any, call: Call, started_ns: int) -> Any:
         """Begin the span of an HTTP request."""
-        name, attributes = request_span(target)
+        name, attributes = request_span(call)
         context = self._api.set_span_in_context(parent)
         kind = self._api.SpanKind.CLIENT
         return self._tracer.start_span(name, context=context, kind=kind, attributes=attributes, start_time=started_ns)
@@ -90,7 +90,7 @@ class _LateSpan:
     flags: int
     state: Any
     started_ns: int
-    target: Target | None = None
+    call: Call | None = None
 
 
 class _GivenIds:
@@ -148,10 +148,10 @@ class LateSpans(Spans):
             name, context, parent.trace_id, span_id, int(parent.trace_flags), parent.trace_state, started_ns
         )
 
-    def begin_request(self, parent: _LateSpan, target: Target, started_ns: int) -> _LateSpan:
+    def begin_request(self, parent: _LateSpan, call: Call, started_ns: int) -> _LateSpan:
         """Begin the span of an HTTP request."""
         span_id = random.getrandbits(64) or 1
-        return _LateSpan("", parent, parent.trace_id, span_id, parent.flags, parent.state, started_ns, target)
+        return _LateSpan("", parent, parent.trace_id, span_id, parent.flags, parent.state, started_ns, call)
 
     def is_recorded(self, span: _LateSpan) -> bool:
         """Return whether the span is exported."""
@@ -175,8 +175,8 @@ class LateSpans(Spans):
     def end(self, span: _LateSpan, attributes: Attributes, error_type: str, ended_ns: int) -> None:
         """Make a span and end it."""
         name, kind, context = span.name, self._api.SpanKind.INTERNAL, span.parent
-        if span.target is not None:
-            name, of_target = request_span(span.target)
+        if span.call is not None:
+            name, of_target = request_span(span.call)
             attributes, kind, context = {**of_target, **attributes}, self._api.SpanKind.CLIENT, self._below(span.parent)
         if error_type:
             attributes[names.ERROR_TYPE] = error_type
@@ -195,17 +195,22 @@ class LateSpans(Spans):
         return api.set_span_in_context(api.NonRecordingSpan(ids), self._no_parent)
 
 
-def request_span(target: Target) -> tuple[str, Attributes]:
-    """Return the name of the span of a request to a target, and the attributes that all of them have."""
-    attributes = target_attributes(target)
-    return f"{attributes[names.OPERATION]} {target.model}", attributes
+def request_span(call: Call) -> tuple[str, Attributes]:
+    """Return the name of the span of a request, and the attributes of the model and server that it goes to."""
+    attributes = target_attributes(call)
+    return f"{attributes[names.OPERATION]} {call.target.model}", attributes
 
 
-def target_attributes(target: Target) -> Attributes:
-    """Return the attributes of the model and server that a request goes to."""
+def target_attributes(call: Call) -> Attributes:
+    """Return the attributes of the model and server that a request goes to, and of what it asks for."""
+    target, vectors = call.target, call.embedding
     provider = target.provider.name
+    if vectors is None:
+        operation = names.OPERATIONS.get(provider, names.CHAT)
+    else:
+        operation = names.EMBEDDINGS if vectors.query is None else names.RERANK
     attributes: Attributes = {
-        names.OPERATION: names.OPERATIONS.get(provider, names.CHAT),
+        names.OPERATION: operation,
         names.PROVIDER: names.PROVIDERS.get(provider, provider),
         names.REQUEST_MODEL: target.model,
     }

@@ -20,6 +20,7 @@ from urllib.parse import urlsplit
 from returns.pipeline import is_successful
 
 from llmhub.core.budget import nano_to_usd
+from llmhub.core.embedding import EmbeddingResponse
 from llmhub.core.errors import invalid
 from llmhub.core.optional_imports import import_optional
 from llmhub.core.types import (
@@ -314,7 +315,7 @@ class _Tracing:
             return
         span = parent
         if self._spans.is_recorded(parent):
-            span = self._spans.begin_request(parent, event.call.target, event.started_ns)
+            span = self._spans.begin_request(parent, event.call, event.started_ns)
             self._requests[event.call_id, event.number] = span
         headers = self._spans.headers(span)
         if headers:
@@ -337,6 +338,12 @@ class _Tracing:
                 if event.queue_ns:
                     self._spans.add_wait(span, "queue", started_ns - event.queue_ns, started_ns)
                 attributes = call_attributes(event, cost_nano_usd)
+                if self._with_content:
+                    # Backends show what a trace was asked from its first span, and calls that the cache answers have
+                    # no other.
+                    attributes |= input_attributes(event.call.request)
+                    if event.answer is not None and is_successful(event.answer.outcome):
+                        attributes |= output_attributes(event.answer.outcome.unwrap())
                 self._spans.end(span, attributes, outcome_labels(event.answer)[1], event.ended_ns)
             case _:
                 pass
@@ -345,11 +352,14 @@ class _Tracing:
         answer, call = event.answer, event.call
         attributes = request_attributes(call)
         if answer is not None and is_successful(answer.outcome):
-            attributes |= response_attributes(answer.outcome.unwrap(), self._version)
+            response = answer.outcome.unwrap()
+            attributes |= response_attributes(response, self._version)
+            if call.embedding is None:
+                attributes[names.FINISH_REASONS] = [response.finish_reason]
             if answer.ttft_s is not None:
                 attributes[names.FIRST_CHUNK] = answer.ttft_s
             if self._with_content:
-                attributes |= output_attributes(answer.outcome.unwrap())
+                attributes |= output_attributes(response)
         elif answer is not None and answer.outcome.failure().status is not None:
             attributes["http.response.status_code"] = answer.outcome.failure().status
         if event.number > 1:
@@ -384,7 +394,7 @@ class _Metrics:
 
     def record(self, event: RequestFinished) -> None:
         """Record an HTTP request."""
-        attributes = target_attributes(event.call.target)
+        attributes = target_attributes(event.call)
         _, error_type = outcome_labels(event.answer)
         if event.answer is not None and is_successful(event.answer.outcome):
             response = event.answer.outcome.unwrap()
@@ -422,7 +432,9 @@ _usage_values: Final = attrgetter(*names.USAGE_FIELDS)
 
 def request_attributes(call: Call) -> Attributes:
     """Return the attributes of a request's parameters."""
-    request = call.request
+    request, vectors = call.request, call.embedding
+    if vectors is not None:
+        return {names.DIMENSIONS: vectors.dimensions} if vectors.dimensions else {}
     values = zip(names.REQUEST_FIELDS.values(), _request_values(request), strict=True)
     attributes = {name: value for name, value in values if value is not None and value != ()}
     if request.n != 1:
@@ -436,7 +448,7 @@ def request_attributes(call: Call) -> Attributes:
 
 def response_attributes(response: CompletionResponse, version: Conventions) -> Attributes:
     """Return the attributes of a response."""
-    attributes: Attributes = {names.FINISH_REASONS: [response.finish_reason]}
+    attributes: Attributes = {}
     if response.served_model:
         attributes[names.RESPONSE_MODEL] = response.served_model
     if response.request_id:
@@ -485,7 +497,9 @@ def input_attributes(request: CompletionRequest) -> Attributes:
 
 
 def output_attributes(response: CompletionResponse) -> Attributes:
-    """Return the content of a response, redacted."""
+    """Return the content of a response, redacted; vectors are none."""
+    if isinstance(response, EmbeddingResponse):
+        return {}
     message = {
         "role": "assistant",
         "parts": part_contents(response.parts),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache
 from typing import Final, NamedTuple, TypeAlias
 
 Spans: TypeAlias = Iterator[tuple[int, int]]
@@ -36,12 +37,13 @@ def luhn_valid(digits: str) -> bool:
     >>> luhn_valid("4111111111111111"), luhn_valid("4111111111111112")
     (True, False)
     """
-    values = list(map(int, reversed(digits)))
-    return (sum(values[::2]) + sum([DOUBLED[value] for value in values[1::2]])) % 10 == 0
+    codes = digits.encode()
+    total = sum(codes[::-2]) + sum(codes[-2::-2].translate(DOUBLED))
+    return (total - ord("0") * len(codes)) % 10 == 0
 
 
-DOUBLED: Final = (0, 2, 4, 6, 8, 1, 3, 5, 7, 9)
-"""Sum of the digits of twice each digit."""
+DOUBLED: Final = bytes.maketrans(b"0123456789", b"0246813579")
+"""The sum of the digits of twice each digit."""
 
 
 def iban_valid(iban: str) -> bool:
@@ -55,7 +57,11 @@ def iban_valid(iban: str) -> bool:
     iban = iban.upper()
     if IBAN_LENGTHS.get(iban[:2]) != len(iban) or not iban.isascii() or not iban.isalnum():
         return False
-    return int("".join(str(int(char, 36)) for char in iban[4:] + iban[:4])) % 97 == 1
+    return int((iban[4:] + iban[:4]).translate(LETTERS_AS_NUMBERS)) % 97 == 1
+
+
+LETTERS_AS_NUMBERS: Final = {ord(letter): str(int(letter, 36)) for letter in "ABCDEFGHIJKLMNOPQRSTUVWXYZ"}
+"""Numbers in place of letters: 10 for A."""
 
 
 def has_digit(text: str) -> bool:
@@ -130,6 +136,7 @@ _PHONES: Final = re.compile(
 _COLONS: Final = re.compile(r":[0-9A-Fa-f]{0,4}:")
 _IPV6: Final = re.compile(r"[0-9A-Fa-f]{1,4}(?::[0-9A-Fa-f]{0,4}){2,7}(?!\w)")
 HEX_DIGITS: Final = frozenset("0123456789abcdefABCDEF")
+IBAN_SEPARATORS: Final = " -"
 _IBAN: Final = re.compile(r"[A-Za-z]{2}[0-9][0-9](?:[ \-]?[A-Za-z0-9]){11,30}")
 
 
@@ -181,16 +188,17 @@ def _card_end(text: str, groups: Sequence[tuple[int, int]], first: int) -> int |
 def _iban_span(text: str, start: int) -> tuple[int, int] | None:
     """Return the span of the IBAN that begins at ``start``, as long as those of its country; ``None`` if none does."""
     length = IBAN_LENGTHS.get(text[start : start + 2].upper())
-    match = _IBAN.match(text, start)
+    match = None if length is None else _IBAN.match(text, start)
     if length is None or match is None:
         return None
     if start and text[start - 1].isalnum() and not _after_escape(text, start):
         return None
-    position, chars = start, ""
-    while position < match.end() and len(chars) < length:
-        chars += text[position] if text[position].isalnum() else ""
-        position += 1
-    return (start, position) if iban_valid(chars) and not text[position : position + 1].isalnum() else None
+    end = start + length
+    # Each round adds the separators that the one before has found.
+    while (more := start + length + sum(map(text[start:end].count, IBAN_SEPARATORS))) > end:
+        end = more
+    is_iban = end <= match.end() and iban_valid(text[start:end].translate(_WITHOUT_SEPARATORS))
+    return (start, end) if is_iban and not text[end : end + 1].isalnum() else None
 
 
 def _ipv6_spans(text: str) -> Spans:
@@ -234,16 +242,21 @@ def _run_spans(text: str, start: int, end: int, wanted: Sequence[NumberPattern])
                     return
 
 
+@lru_cache(maxsize=32)
+def _patterns_of(entities: frozenset[str]) -> tuple[NumberPattern, ...]:
+    return tuple(number for number in NUMBERS if number.entity in entities)
+
+
 def number_spans(text: str, entities: frozenset[str]) -> Iterator[tuple[str, int, int]]:
     """Yield kind, start and end of the numbers of ``entities`` in a text."""
-    wanted = [number for number in NUMBERS if number.entity in entities]
+    wanted = _patterns_of(entities)
     with_iban = "IBAN_CODE" in entities
     run = _NUMBER_RUN.search(text)
     while run is not None:
         start, end = run.span()
-        if run["run"]:
-            yield from _run_spans(text, start, end, wanted)
         iban = _iban_span(text, start - 2) if with_iban and start > 1 else None
+        if run["run"] and (iban is None or iban[1] < end):
+            yield from _run_spans(text, start, end, wanted)
         if iban is not None:
             yield "IBAN_CODE", *iban
             end = max(end, iban[1])

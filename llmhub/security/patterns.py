@@ -12,13 +12,15 @@ from __future__ import annotations
 
 import binascii
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Final, Literal, TypeAlias
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final, Literal, NamedTuple, TypeAlias
 
 from llmhub.security.number_patterns import NUMBER_ENTITIES, Spans, has_digit
 
 Category: TypeAlias = Literal["credential", "personal"]
+Found: TypeAlias = tuple[str, int, int]
+"""Kind, start and end of a value."""
 
 MAX_LEAD: Final = 64
 """Characters before an anchor in which a match may begin."""
@@ -64,6 +66,7 @@ class RedactionPattern:
     check: Callable[[str], bool] | None = None
     category: Category = "personal"
     tail: re.Pattern[str] | None = None
+    _group: str | int = field(init=False, repr=False, compare=False, default=0)
 
     def __post_init__(self) -> None:
         """Compile the expression and validate the name."""
@@ -71,6 +74,7 @@ class RedactionPattern:
             raise ValueError(f"entity: must be capitals and underscores, not {self.entity!r}")
         if isinstance(self.regex, str):
             object.__setattr__(self, "regex", re.compile(self.regex))
+        object.__setattr__(self, "_group", "value" if "value" in self.compiled.groupindex else 0)
 
     def spans(self, text: str) -> Spans:
         """Yield start and end of the matches in ``text``."""
@@ -87,9 +91,9 @@ class RedactionPattern:
 
     def checked(self, match: re.Match[str]) -> tuple[int, int] | None:
         """Return the span of the value in a match, if it passes the check."""
-        group: str | int = "value" if "value" in match.re.groupindex else 0
-        is_value = match[group] and (self.check is None or self.check(match[group]))
-        return match.span(group) if is_value else None
+        group = self._group
+        value = match[group]
+        return match.span(group) if value and (self.check is None or self.check(value)) else None
 
     @property
     def compiled(self) -> re.Pattern[str]:
@@ -111,69 +115,104 @@ class PatternSet:
             for anchor in pattern.anchors:
                 by_anchor.setdefault((anchor, pattern.ignore_case), []).append(pattern)
         endings: dict[tuple[str, bool], dict[str, tuple[RedactionPattern, ...]]] = {}
-        self._literals: list[tuple[str, bool, tuple[RedactionPattern, ...]]] = []
+        literals: dict[tuple[str, bool], list[_Literal]] = {}
         for (anchor, ignore_case), anchored in by_anchor.items():
             if anchor[-1] in RARE_ENDINGS and len(anchor) > 1:
                 endings.setdefault((anchor[-1], ignore_case), {})[anchor] = tuple(anchored)
             else:
-                self._literals.append((anchor, ignore_case, tuple(anchored)))
+                piece = next((piece for piece in SHARED_PIECES if piece in anchor), anchor)
+                literal = _Literal(anchor, tuple(anchored), _with_tail(anchor, anchored))
+                literals.setdefault((piece, ignore_case), []).append(literal)
+        self._literals = [(piece, ignore_case, tuple(group)) for (piece, ignore_case), group in literals.items()]
         self._endings = [(ending, ignore_case, anchored) for (ending, ignore_case), anchored in endings.items()]
         self._unanchored = tuple(pattern for pattern in patterns if not pattern.anchors)
 
-    def spans(self, text: str) -> Iterator[tuple[str, int, int]]:
-        """Yield kind, start and end of the values in ``text``; they may overlap."""
+    def spans(self, text: str) -> list[Found]:
+        """Return kind, start and end of the values in ``text``; they may overlap."""
+        found: list[Found] = []
         lowered = ascii_lower(text)
         for ending, ignore_case, anchored in self._endings:
             searched = lowered if ignore_case else text
             if ending in searched:
-                yield from _ending_spans(text, searched, ending, anchored)
-        for anchor, ignore_case, patterns in self._literals:
+                _add_at_endings(found, text, searched, ending, anchored)
+        for piece, ignore_case, literals in self._literals:
             searched = lowered if ignore_case else text
-            if anchor in searched:
-                yield from _literal_spans(text, searched, anchor, patterns)
+            if piece in searched:
+                for literal in literals:
+                    if literal.anchor in searched:
+                        _add_at_literals(found, text, searched, literal)
         for pattern in self._unanchored:
             for match in pattern.compiled.finditer(text):
                 span = pattern.checked(match)
                 if span is not None:
-                    yield pattern.entity, *span
+                    found.append((pattern.entity, *span))
+        return found
 
 
-def _ending_spans(
-    text: str, searched: str, ending: str, anchored: Mapping[str, tuple[RedactionPattern, ...]]
-) -> Iterator[tuple[str, int, int]]:
-    """Yield what patterns find at anchors that end in ``ending``."""
+def _add_at_endings(
+    found: list[Found], text: str, searched: str, ending: str, anchored: Mapping[str, tuple[RedactionPattern, ...]]
+) -> None:
+    """Add what patterns find at anchors that end in ``ending``."""
     anchors = tuple(anchored)
     position = searched.find(ending) + 1
     while position:
         if searched.endswith(anchors, 0, position):
             for anchor, patterns in anchored.items():
                 if searched.endswith(anchor, 0, position):
-                    yield from _matches(text, patterns, position - len(anchor), position)
+                    _add_matches(found, text, patterns, position - len(anchor), position)
         position = searched.find(ending, position) + 1
 
 
-def _literal_spans(
-    text: str, searched: str, anchor: str, patterns: Sequence[RedactionPattern]
-) -> Iterator[tuple[str, int, int]]:
-    """Yield what the patterns find wherever ``anchor`` is."""
-    start = searched.find(anchor)
-    while start >= 0:
-        end = start + len(anchor)
-        for found in _matches(text, patterns, start, end):
-            yield found
-            end = max(end, found[2])
-        start = searched.find(anchor, end)
+class _Literal(NamedTuple):
+    """An anchor, its patterns, and a search for it with what all of them need right after it, if that is so."""
+
+    anchor: str
+    patterns: tuple[RedactionPattern, ...]
+    with_tail: re.Pattern[str] | None
 
 
-def _matches(text: str, patterns: Sequence[RedactionPattern], start: int, end: int) -> Iterator[tuple[str, int, int]]:
-    """Yield what the patterns find at the anchor from ``start`` to ``end``."""
+def _with_tail(anchor: str, patterns: Sequence[RedactionPattern]) -> re.Pattern[str] | None:
+    """Return an expression for an anchor with the tail that its patterns share, in whatever case the tail is."""
+    tails = {pattern.tail for pattern in patterns}
+    tail = tails.pop() if len(tails) == 1 else None
+    return (
+        None if tail is None or tail.flags & re.VERBOSE else re.compile(f"{re.escape(anchor)}(?=(?i:{tail.pattern}))")
+    )
+
+
+SHARED_PIECES: Final = ("pass", "cre", "ok", "IA")
+"""Pieces of several anchors: a text without one of them has none of those."""
+
+
+def _add_at_literals(found: list[Found], text: str, searched: str, literal: _Literal) -> None:
+    """Add what the patterns find wherever their anchor is."""
+    anchor, patterns, with_tail = literal
+    position = 0
+    while (start := _find_anchor(searched, anchor, with_tail, position)) >= 0:
+        position = start + len(anchor)
+        position = max(position, _add_matches(found, text, patterns, start, position))
+
+
+def _find_anchor(searched: str, anchor: str, with_tail: re.Pattern[str] | None, position: int) -> int:
+    """Return where an anchor is next; -1 if it is not."""
+    if with_tail is None:
+        return searched.find(anchor, position)
+    match = with_tail.search(searched, position)
+    return -1 if match is None else match.start()
+
+
+def _add_matches(found: list[Found], text: str, patterns: Sequence[RedactionPattern], start: int, end: int) -> int:
+    """Add what the patterns find at the anchor from ``start`` to ``end``, and return where the last of that ends."""
+    last = end
     for pattern in patterns:
         span = pattern.at_anchor(text, start, end)
         if span is not None:
-            yield pattern.entity, *span
+            found.append((pattern.entity, *span))
+            last = max(last, span[1])
+    return last
 
 
-RARE_ENDINGS: Final = "-_.="
+RARE_ENDINGS: Final = "-_="
 """Last characters of anchors that are looked for together: not rare in code, but found fast."""
 
 
@@ -213,11 +252,11 @@ def looks_random(text: str) -> bool:
     """
     if "*" in text:
         return True  # a key that its provider has masked in part
-    letters = "".join(filter(str.isalpha, text))
     if has_digit(text):
         return True
     if len(text) < MIN_LETTERS_OF_KEY or not text.isalnum():
         return False
+    letters = "".join(filter(str.isalpha, text))
     return not letters.islower() and not letters.isupper() and not letters.istitle()
 
 

@@ -10,6 +10,7 @@ import json
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, Final, NamedTuple, Protocol, TypeAlias
 from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
@@ -297,10 +298,14 @@ def redact_content(text: str) -> str:
 
 def _find(text: str, patterns: PatternSet, numbers: frozenset[str] = frozenset()) -> list[Span]:
     """Return what the patterns and numbers of these kinds find."""
-    spans = [Span(*found) for found in patterns.spans(text)]
+    spans = list(map(_new_span, patterns.spans(text)))
     if numbers and DIGIT.search(text):
-        spans += [Span(*found) for found in number_spans(text, numbers)]
+        spans += map(_new_span, number_spans(text, numbers))
     return spans
+
+
+_new_span: Final = partial(tuple.__new__, Span)
+"""Makes a span without a function of Python: the names of its fields come free."""
 
 
 def merge_spans(spans: list[Span]) -> list[Span]:

@@ -260,6 +260,25 @@ def test_content_is_recorded_if_asked_for_and_redacted(hub: llmhub.Hub, local: L
     (message,) = json.loads(span.attributes["gen_ai.output.messages"])
     assert message["parts"] == [{"type": "text", "content": completion.text}]
     assert set(message) == {"role", "parts", "finish_reason"}
+    # Backends show what a trace was asked from its first span; of a cached call it is the only one.
+    (call,) = local.spans("call")
+    assert call.attributes["gen_ai.input.messages"] == span.attributes["gen_ai.input.messages"]
+    assert call.attributes["gen_ai.output.messages"] == span.attributes["gen_ai.output.messages"]
+
+
+def test_embeddings_and_reranking_are_operations_of_their_own(hub: llmhub.Hub, local: Local, configure: Any) -> None:
+    configure(tracer_provider=local.provider, metrics=False, content=True)
+    llmhub.embed(["a", "b"], model="openai/text-embedding-3-small", hub=hub, dimensions=8)
+    llmhub.rerank("a", ["b", "c"], model="cohere/rerank-v3.5", hub=hub)
+    (embedding,), (reranking,) = local.spans("embeddings"), local.spans("rerank ")
+    assert embedding.attributes["gen_ai.operation.name"] == "embeddings"
+    assert embedding.attributes["gen_ai.embeddings.dimension.count"] == 8
+    assert embedding.attributes["gen_ai.usage.input_tokens"] == 2
+    assert reranking.attributes["gen_ai.operation.name"] == "rerank"
+    for span in (embedding, reranking):
+        assert not {"gen_ai.response.finish_reasons", "gen_ai.request.max_tokens", "gen_ai.output.messages"} & {
+            *span.attributes
+        }
 
 
 def test_requests_carry_the_context_of_their_span(local: Local, configure: Any, scripted: Any, replies: Any) -> None:

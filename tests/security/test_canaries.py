@@ -19,8 +19,10 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+import nbformat
 import pyarrow.parquet as pq
 import pytest
+from nbclient import NotebookClient
 
 from llmhub.providers.registry import ENVIRONMENT_VARIABLES, PROVIDERS
 
@@ -83,18 +85,29 @@ class Canaries:
     def plant(self, place: str) -> str:
         """Return a new canary for a place; none contains another, or looks like a key to a pattern."""
         letters = re.sub("[^a-z]", "", place.lower())
-        return self.by_place.setdefault(place, f"canary.{letters}.{len(self.by_place):03}.zq7w")
+        return self.by_place.setdefault(place, f"{BEGINNING}{letters}.{len(self.by_place):03}.zq7w")
 
     def found_in(self, data: bytes, *more: str) -> list[str]:
         """Return the places whose key is in ``data``, as it is or encoded."""
-        found = [place for place, key in self.by_place.items() if any(form in data for form in _forms(key))]
+        found = []
+        if any(mark in data for mark in MARKS):
+            found = [place for place, key in self.by_place.items() if any(form in data for form in _forms(key))]
         return found + [text for text in more if text.encode() in data]
+
+
+BEGINNING = "canary."
+USERS = ("", "user:", "ann:")
+MARKS = (
+    BEGINNING.encode(),
+    *(base64.b64encode(f"{user}{BEGINNING}".encode())[: len(user + BEGINNING) // 3 * 4] for user in USERS),
+)
+"""Beginnings of the forms of all keys: data without them need not be searched for each."""
 
 
 def _forms(key: str) -> Iterator[bytes]:
     yield key.encode()
     yield quote(key, safe="").encode()
-    for prefix in ("", "user:", "ann:"):
+    for prefix in USERS:
         whole = base64.b64encode(f"{prefix}{key}".encode()).rstrip(b"=")[:-1]
         yield whole
 
@@ -107,6 +120,7 @@ def canaries(echo: Any, tmp_path: Path) -> Canaries:
     planted.environment |= {"HOME": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path / "caches")}
     planted.environment |= {"JUPYTER_RUNTIME_DIR": str(tmp_path / "jupyter"), "IPYTHONDIR": str(tmp_path / "ipython")}
     planted.environment["MPLCONFIGDIR"] = str(tmp_path / "matplotlib")
+    planted.environment["LLMHUB_CREDENTIALS_FILE"] = str(tmp_path / "credentials.json")
     (tmp_path / "llmhub.toml").write_text(planted.file, encoding="utf-8")
     (tmp_path / "prompts.json").write_text(json.dumps(PROMPTS), encoding="utf-8")
     (tmp_path / ".netrc").write_text(f"default login ann password {planted.plant('netrc')}\n", encoding="utf-8")
@@ -140,17 +154,9 @@ def leaks(canaries: Canaries, folder: Path, *, prompts_in: tuple[str, ...] = ())
     return found
 
 
-def test_planted_keys_are_sent(echo: Any, canaries: Canaries, tmp_path: Path) -> None:
-    """The keys are in use: otherwise nothing that follows would show anything."""
-    calls = [f"llmhub.complete('hi', model='{name}/ok')" for name in ("openai", "compatible", "vllm")]
-    code = "; ".join(["import llmhub", *calls])
-    done = run(canaries, tmp_path, "-c", code)
-    assert done.returncode == 0, done.stderr.decode()
-    received = json.dumps(echo.headers).encode()
-    assert set(canaries.found_in(received)) >= {
-        "OPENAI_API_KEY", "OPENAI_BASE_URL", "file-key", "file-query", "file-header", "file-bearer",
-        "file-subscription", "file-password",
-    }  # fmt: skip
+def test_every_form_of_a_key_is_found(canaries: Canaries) -> None:
+    for place, key in canaries.by_place.items():
+        assert all(canaries.found_in(b"before " + form + b" after") == [place] for form in _forms(key))
 
 
 def test_programs(echo: Any, canaries: Canaries, tmp_path: Path) -> None:
@@ -159,6 +165,11 @@ def test_programs(echo: Any, canaries: Canaries, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr.decode()
     assert canaries.found_in(done.stdout + done.stderr, *PROMPT_CANARIES) == []
     assert leaks(canaries, tmp_path, prompts_in=("locals/",)) == {}
+    # The keys are in use: otherwise nothing of this would show anything.
+    assert set(canaries.found_in(json.dumps(echo.headers).encode())) >= {
+        "OPENAI_API_KEY", "OPENAI_BASE_URL", "file-key", "file-query", "file-header", "file-bearer",
+        "file-subscription", "file-password",
+    }  # fmt: skip
     written = (tmp_path / "artefacts" / "all.log").read_text(encoding="utf-8")
     assert "llmhub.calls" in written or "asyncio" in written
     assert (tmp_path / "artefacts" / "metrics.txt").stat().st_size > 1000
@@ -248,11 +259,31 @@ def _fetch(url: str, key: str, body: Mapping[str, Any] | None = None) -> bytes:
             return str(error.headers).encode() + error.read()
 
 
-def test_notebooks(echo: Any, canaries: Canaries, tmp_path: Path) -> None:
+TABLE = """frame = pd.DataFrame({'text': ['a', 'b']})
+frame.llm.complete('{text}', model=['openai/ok', 'anthropic/fail'], hub=hub, columns='all')"""
+CELLS = (
+    "import logging, pandas as pd, llmhub\nlogging.basicConfig(level=0)\nhub = llmhub.Hub(cache='notebook.db')\nhub",
+    "hub.settings, hub.endpoints",
+    "llmhub.complete('hi', model='openai/ok', hub=hub)",
+    TABLE,
+    "llmhub.complete('hi', model='anthropic/fail', hub=hub)",
+    "%xmode Verbose",
+    "llmhub.complete('hi', model='compatible/fail', hub=hub)",
+    "frame.llm.complete('{text}', model='google/fail', hub=hub, on_error='raise')",
+    "hub.decisions()",
+    "hub.close()",
+)
+
+
+def test_notebooks(canaries: Canaries, tmp_path: Path) -> None:
     """Cells that show hubs, results and failures, in a kernel of its own; the notebook is what it would save."""
-    done = run(canaries, tmp_path, str(HERE / "notebook.py"))
-    assert done.returncode == 0, done.stderr.decode()
-    notebook = (tmp_path / "out.ipynb").read_bytes()
-    assert b"BadRequestError" in notebook
-    assert canaries.found_in(done.stdout + done.stderr + notebook) == []
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in CELLS])
+    notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3"}
+    log = tmp_path / "kernel.log"
+    with log.open("wb") as output:
+        client = NotebookClient(notebook, timeout=60, allow_errors=True)
+        client.execute(env=canaries.environment, cwd=str(tmp_path), stdout=output, stderr=output)
+    saved = nbformat.writes(notebook).encode()
+    assert b"BadRequestError" in saved
+    assert canaries.found_in(saved) == []
     assert leaks(canaries, tmp_path) == {}
