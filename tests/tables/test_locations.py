@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import base64
+import json
+import threading
 from collections.abc import Iterator
-from pathlib import Path
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path, PurePosixPath
 from typing import Any
+from urllib.parse import parse_qs, unquote, urlsplit
 
 import pyarrow as pa
 import pytest
@@ -142,3 +147,91 @@ def test_names_with_brackets_are_files_where_they_exist(tmp_path: Path) -> None:
     assert isinstance(locations.parse_location(str(path)), str)
     path.touch()
     assert locations.parse_location(str(path)) == path
+
+
+class HubServer(BaseHTTPRequestHandler):
+    """Speaks what the client of the Hugging Face Hub needs of its API: one data set, without LFS."""
+
+    protocol_version = "HTTP/1.1"
+    files: dict[str, bytes] = {}  # noqa: RUF012 - one server a test
+    root = "/api/datasets/me/reviews"
+
+    def do_GET(self) -> None:
+        path = unquote(urlsplit(self.path).path)
+        if path.startswith(f"{self.root}/tree/main"):
+            folder = path.removeprefix(f"{self.root}/tree/main").strip("/")
+            inside = {PurePosixPath(name) for name in self.files if not folder or name.startswith(f"{folder}/")}
+            depth = len(PurePosixPath(folder).parts) + 1
+            names = sorted({"/".join(name.parts[:depth]) for name in inside})
+            self.reply(*(200, [self.entry(name) for name in names]) if names else (404, {"error": "Entry not found"}))
+        elif path == self.root or path.startswith(f"{self.root}/revision/"):
+            self.reply(200, {"id": "me/reviews", "sha": "a" * 40, "siblings": [], "private": False})
+        elif "/resolve/main/" in path and (data := self.files.get(path.partition("/resolve/main/")[2])) is not None:
+            first, _, last = self.headers.get("range", "bytes=0-").removeprefix("bytes=").partition("-")
+            self.reply(206, data[int(first) : int(last or len(data)) + 1])
+        else:
+            self.reply(404, {"error": "Entry not found"})
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["content-length"]))
+        if self.path.startswith(f"{self.root}/preupload/"):
+            files = json.loads(body)["files"]
+            modes = [{"path": file["path"], "uploadMode": "regular", "shouldIgnore": False} for file in files]
+            self.reply(200, {"files": modes})
+        elif self.path.startswith(f"{self.root}/commit/"):
+            for line in map(json.loads, body.splitlines()):
+                if line["key"] == "file":
+                    self.files[line["value"]["path"]] = base64.b64decode(line["value"]["content"])
+            self.reply(200, {"commitUrl": "https://huggingface.co/datasets/me/reviews/commit/1", "commitOid": "b" * 40, "success": True})
+        else:  # paths-info
+            paths = json.loads(body)["paths"] if body.startswith(b"{") else parse_qs(body.decode())["paths"]
+            found = [
+                self.entry(path) for path in paths if any(f"{name}/".startswith(f"{path}/") for name in self.files)
+            ]
+            self.reply(200, found)
+
+    def entry(self, path: str) -> dict[str, Any]:
+        if path in self.files:
+            return {"type": "file", "path": path, "size": len(self.files[path]), "oid": "0" * 40}
+        return {"type": "directory", "path": path, "oid": "1" * 40}
+
+    def reply(self, status: int, value: Any) -> None:
+        body = value if isinstance(value, bytes) else json.dumps(value).encode()
+        self.send_response(status)
+        self.send_header("content-length", str(len(body)))
+        if status == 404:
+            self.send_header("x-error-code", "EntryNotFound")
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        """Write nothing."""
+
+
+def test_data_sets_of_the_hugging_face_hub_are_read_and_written(
+    hub: llmhub.Hub, simulator: SimulatorThread, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from huggingface_hub import constants  # noqa: PLC0415 - slow to import
+
+    for part in range(2):
+        parquet.write_table(rows(10 * part, 10 * part + 5), buffer := pa.BufferOutputStream())
+        HubServer.files[f"data/train-{part}.parquet"] = buffer.getvalue().to_pybytes()
+    with ThreadingHTTPServer(("127.0.0.1", 0), HubServer) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        # What HF_ENDPOINT sets, which is read when the package is imported.
+        url = f"http://127.0.0.1:{server.server_port}"
+        template = constants.HUGGINGFACE_CO_URL_TEMPLATE.replace(constants.ENDPOINT, url)
+        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+        monkeypatch.setattr(constants, "ENDPOINT", url)
+        for source, count in {"data": 10, "data/*.parquet": 10, "data/train-1.parquet": 5}.items():
+            assert (
+                pa.concat_tables(locations.read_location(f"hf://datasets/me/reviews/{source}", "frame")).num_rows
+                == count
+            )
+        arguments: Any = {"model": MODEL, "hub": hub, "sink": "hf://datasets/me/reviews/answers"}
+        assert llmhub.complete_table("hf://datasets/me/reviews/data", "{text}", **arguments).rows == 10
+        asked = simulator.counts()["requests"]
+        assert llmhub.complete_table("hf://datasets/me/reviews/data", "{text}", **arguments).reused_rows == 10
+        assert simulator.counts()["requests"] == asked
+        assert any(name.startswith("answers/part-") for name in HubServer.files)
+        server.shutdown()
