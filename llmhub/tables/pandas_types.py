@@ -6,15 +6,17 @@ dictionaries and decimals back from the files that it writes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from llmhub.cache.store import KEY_BYTES
 from llmhub.core.errors import invalid
 from llmhub.core.pricing import NANO_DIGITS
+from llmhub.engine.gc_tuning import relaxed_gc
 from llmhub.tables.cost_columns import USD_TYPE, to_nanos
 from llmhub.tables.schema import SIMULATED, is_simulated
 
@@ -188,7 +190,30 @@ def _string_array(column: pa.ChunkedArray) -> Any:
     return _object_array(column.to_pylist()) if native is np.dtype(object) else native.__from_arrow__(column)
 
 
-def _object_array(values: list[Any]) -> Any:
+def _nested(column: pa.ChunkedArray) -> Any:
+    """Return lists and structures as Python has them. Most rows of results have none, or an empty list."""
+    if column.null_count == len(column):
+        return np.full(len(column), None, object)
+    if not pa.types.is_list(column.type):
+        return column.to_pylist()
+    with relaxed_gc(len(column)):  # a million lists are no garbage
+        return _lists(column)
+
+
+def _lists(column: pa.ChunkedArray) -> Any:
+    lengths = pc.list_value_length(column).fill_null(-1).to_numpy()
+    values = np.full(len(column), None, object)
+    values[lengths == 0] = _objects([[] for _ in range(int((lengths == 0).sum()))])
+    values[lengths > 0] = _objects(column.filter(pa.array(lengths > 0)).to_pylist())
+    return values
+
+
+def _objects(values: Sequence[Any]) -> Any:
+    """Return an array of one dimension, whatever its values are."""
+    return np.fromiter(values, object, len(values))
+
+
+def _object_array(values: Any) -> Any:
     import pandas as pd  # noqa: PLC0415 - see to_pandas
 
     return pd.Series(values, dtype=object).array
@@ -240,7 +265,7 @@ NATIVE: Final[Mapping[str, Converter]] = {
     "float": _float_array,
     "boolean": _with_dtype("boolean"),
     "vector": lambda column: _object_array(_vectors(column)),
-    "nested": lambda column: _object_array(column.to_pylist()),
+    "nested": lambda column: _object_array(_nested(column)),
     "other": _as_pandas_would,
 }
 NULLABLE: Final[Mapping[str, Converter]] = {**NATIVE, "string": _with_dtype("string"), "float": _with_dtype("Float64")}

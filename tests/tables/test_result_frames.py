@@ -120,6 +120,27 @@ def test_dtype_backends_are_those_of_pandas() -> None:
         to_pandas(sample(), "numpy")  # type: ignore[arg-type]
 
 
+NUMBERS = pa.list_(pa.int64())
+
+
+@pytest.mark.parametrize(
+    "column",
+    [
+        pa.chunked_array([], NUMBERS),
+        pa.chunked_array([pa.array([None, None], NUMBERS)]),
+        pa.chunked_array([pa.array([[1], None, []], NUMBERS), pa.array([[2, None], []], NUMBERS)]),
+        pa.chunked_array([pa.array([[[1]], [], [[], [2, 3]]], pa.list_(NUMBERS)).slice(1)]),
+        pa.chunked_array([pa.array([[{"a": 1}], None])]),
+        pa.chunked_array([pa.array([{"a": [1]}, None])]),
+    ],
+)
+def test_lists_and_structures_are_those_of_python(column: pa.ChunkedArray) -> None:
+    values = to_pandas(pa.table({"values": column}))["values"].tolist()
+    assert values == column.to_pylist()
+    empty = [value for value in values if value == []]
+    assert len(set(map(id, empty))) == len(empty)  # one that is changed changes no other row
+
+
 def test_sliced_and_chunked_keys_keep_their_rows() -> None:
     table = pa.concat_tables([sample().slice(1, 3), sample().slice(0, 2)])
     keys = to_pandas(table)["request_key"].tolist()
