@@ -138,6 +138,12 @@ def s3_endpoint() -> str:
     return next((os.environ[name] for name in ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL") if os.environ.get(name)), "")
 
 
+def azure_storage_key() -> str:
+    """Return the key of an Azure storage account, as Azure's own tools read it; empty to sign in another way."""
+    names = ("AZURE_STORAGE_KEY", "AZURE_STORAGE_ACCOUNT_KEY")
+    return next((os.environ[name] for name in names if os.environ.get(name)), "")
+
+
 def load_settings(
     folder: Path | None = None,
     plugin_providers: Mapping[str, Provider] | None = None,

@@ -14,6 +14,7 @@ from fnmatch import fnmatchcase
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any, Final, TypeGuard
+from urllib.parse import unquote, urlsplit
 
 import pyarrow as pa
 from pyarrow import dataset, fs, parquet
@@ -82,6 +83,8 @@ def open_location(location: str, argument: str) -> tuple[Any, str]:
         if endpoint:
             return fs.S3FileSystem(endpoint_override=endpoint), location.partition("://")[2]
         found, path = fs.FileSystem.from_uri(location)
+        if found.type_name == "abfs":
+            found = _with_account_key(found, location)
     except (pa.ArrowException, ValueError, OSError) as error:
         scheme = location.partition("://")[0]
         try:
@@ -91,6 +94,15 @@ def open_location(location: str, argument: str) -> tuple[Any, str]:
             raise invalid(argument, redact_location(f"{location!r} {message}")) from error
         found = fs.PyFileSystem(fs.FSSpecHandler(found))
     return found, path
+
+
+def _with_account_key(system: Any, location: str) -> Any:
+    """Return a file system of Azure with the key of the URL or the environment, which Arrow 26 does not use itself."""
+    key = unquote(urlsplit(location).password or "") or config.azure_storage_key()
+    if not key:
+        return system
+    (options,) = system.__reduce__()[1]  # what the constructor takes
+    return fs.AzureFileSystem(**{name: value or None for name, value in {**options, "account_key": key}.items()})
 
 
 def read_location(location: str | Path, argument: str) -> Iterator[pa.Table]:

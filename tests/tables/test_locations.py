@@ -127,6 +127,23 @@ def test_messages_have_no_password_of_a_location(location: str) -> None:
     assert "secret" not in str(caught.value)
 
 
+def test_azure_takes_the_key_of_the_url_or_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    def options(location: str) -> dict[str, str]:
+        system, path = locations.open_location(location, "frame")
+        assert path == "box/in"
+        (found,) = system.__reduce__()[1]
+        return found  # type: ignore[no-any-return]
+
+    for name in ("AZURE_STORAGE_KEY", "AZURE_STORAGE_ACCOUNT_KEY"):
+        monkeypatch.delenv(name, raising=False)
+    for location in ("abfs://me:a%2Bb%3D@box/in", "abfs://me:a%2Bb%3D@127.0.0.1:10000/box/in?enable_tls=false"):
+        assert (options(location)["account_name"], options(location)["account_key"]) == ("me", "a+b=")
+    assert options(location)["blob_storage_authority"] == "127.0.0.1:10000"
+    assert options("abfs://me@box/in")["account_key"] == ""
+    monkeypatch.setenv("AZURE_STORAGE_KEY", "c2VjcmV0")
+    assert options("abfs://me@box/in")["account_key"] == "c2VjcmV0"
+
+
 def test_other_schemes_are_opened_by_fsspec(hub: llmhub.Hub, simulator: SimulatorThread) -> None:
     import fsspec  # noqa: PLC0415 - comes with other packages
 
@@ -147,6 +164,9 @@ def test_names_with_brackets_are_files_where_they_exist(tmp_path: Path) -> None:
     assert isinstance(locations.parse_location(str(path)), str)
     path.touch()
     assert locations.parse_location(str(path)) == path
+
+
+COMMIT_URL = "https://huggingface.co/datasets/me/reviews/commit/1"
 
 
 class HubServer(BaseHTTPRequestHandler):
@@ -182,7 +202,7 @@ class HubServer(BaseHTTPRequestHandler):
             for line in map(json.loads, body.splitlines()):
                 if line["key"] == "file":
                     self.files[line["value"]["path"]] = base64.b64decode(line["value"]["content"])
-            self.reply(200, {"commitUrl": "https://huggingface.co/datasets/me/reviews/commit/1", "commitOid": "b" * 40, "success": True})
+            self.reply(200, {"commitUrl": COMMIT_URL, "commitOid": "b" * 40, "success": True})
         else:  # paths-info
             paths = json.loads(body)["paths"] if body.startswith(b"{") else parse_qs(body.decode())["paths"]
             found = [
