@@ -7,13 +7,14 @@ those that the semantic conventions of OpenTelemetry advise for generative AI.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final, Literal, NamedTuple, TypeAlias, cast
 
 from returns.result import Success
 
 from llmhub.core.errors import error_type_name
+from llmhub.core.pricing import Price, compute_cost_nano_usd
 from llmhub.core.types import Usage
 from llmhub.engine.call import Answer, Target
 from llmhub.engine.decision_log import Decision
@@ -168,6 +169,12 @@ INSTRUMENTS: Final = (
 """All metrics."""
 
 
+AnsweredRequest: TypeAlias = tuple[Target, int, float | None]
+"""Of a successful request: the target, its nanoseconds, and the seconds to the first token."""
+AnsweredCall: TypeAlias = tuple[Target, int, Usage, str]
+"""Of a successful call: the target, its nanoseconds, the tokens, and the model that served it."""
+
+
 class ModelTotals:
     """Sums over the events of one model since the last measurements were taken."""
 
@@ -278,6 +285,41 @@ class EventTotals:
         elif kind is Decision:
             self._add_decision(cast("Decision", event))
 
+    def add_requests(self, requests: Iterable[AnsweredRequest]) -> None:
+        """Add successful requests."""
+        for target, duration_ns, ttft_s in requests:
+            totals = self._model(target)
+            totals.exists = True
+            totals.requests[OK] += 1
+            totals.request_ns.append(duration_ns)
+            if ttft_s is not None:
+                totals.first_token_s.append(ttft_s)
+
+    def add_answers(self, answers: Iterable[AnsweredCall], prices: Mapping[tuple[int, str], Price | None]) -> None:
+        """Add successful calls that were sent, without a team and without failures before that cost anything.
+
+        ``prices`` are by the identity of the target and the model that served the call.
+        """
+        for target, duration_ns, usage, served_model in answers:
+            totals = self._model(target)
+            totals.exists = True
+            totals.calls[OK] += 1
+            totals.misses += 1
+            cost = compute_cost_nano_usd(usage, prices[id(target), served_model])
+            if cost is None:
+                totals.unpriced += 1
+            else:
+                totals.cost_nano_usd += cost
+            totals.add_usage(usage)
+            self._durations(target.provider.name).append(duration_ns)
+
+    def _durations(self, provider: str) -> list[int]:
+        """Return the nanoseconds of the calls to a provider."""
+        durations = self._call_ns.get(provider)
+        if durations is None:
+            durations = self._call_ns[provider] = []
+        return durations
+
     def take(self) -> Iterator[Measurement]:
         """Yield the measurements since the last time, and reset the sums."""
         for model, totals in self.models.items():
@@ -327,10 +369,7 @@ class EventTotals:
         totals.calls[outcome] += 1
         if not totals.exists and outcome[1] not in USERS_ERRORS:
             totals.exists = True
-        call_ns = self._call_ns.get(provider)
-        if call_ns is None:
-            call_ns = self._call_ns[provider] = []
-        call_ns.append(ended_ns - started_ns)
+        self._durations(provider).append(ended_ns - started_ns)
         if event.queue_ns:
             self._add_wait(provider, "queue", event.queue_ns)
         if team:

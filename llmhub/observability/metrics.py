@@ -20,13 +20,17 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
-from typing import TYPE_CHECKING, Any, Final, Protocol, Self
+from typing import TYPE_CHECKING, Any, Final, Protocol, Self, cast
+
+from returns.result import Success
 
 from llmhub.core.budget import nano_to_usd
 from llmhub.core.optional_imports import import_optional
+from llmhub.core.pricing import Price
 from llmhub.engine.circuit_breaker import HEALTH_ORDER
+from llmhub.engine.observer import CallFinished, Event, RequestFinished
 from llmhub.engine.runtime import Runtime, open_runtimes
-from llmhub.observability.dispatcher import Dispatcher
+from llmhub.observability.dispatcher import MAX_QUEUED, Dispatcher
 from llmhub.observability.instruments import (
     BUDGET_LEFT,
     BUDGET_LIMIT,
@@ -37,6 +41,8 @@ from llmhub.observability.instruments import (
     INSTRUMENTS,
     QUEUED,
     WAITING,
+    AnsweredCall,
+    AnsweredRequest,
     EventTotals,
     Instrument,
     LabelLimiter,
@@ -67,6 +73,8 @@ CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 """Media type of `PrometheusCollector.render`."""
 SAMPLES_PER_SLICE: Final = 40
 """Time series formatted between two pauses, in about a third of a millisecond."""
+ROWS_PER_SLICE: Final = 150
+"""Calls that are added to the totals between two pauses."""
 LABELS_PER_SLICE: Final = 10
 """Sets of labels collected between two pauses."""
 PAUSE_S: Final = 0.0001
@@ -105,10 +113,70 @@ class _Pipeline:
                     collector.record(Measurement(FOLDED, (), (1,)))
 
 
+class _MetricsDispatcher(Dispatcher):
+    """Passes what is measured of events to a thread, and there to collectors.
+
+    Of ordinary requests and calls, which are nearly all, only the figures are kept, as tuples in two lists: events hold
+    responses, whose memory two threads would share.
+    """
+
+    def __init__(self, collectors: Sequence[MetricsCollector]) -> None:
+        self._pipeline = _Pipeline(collectors)
+        super().__init__(self._pipeline.totals.add, self._fold)
+
+    def _reset(self) -> None:
+        super()._reset()
+        self._requests: list[AnsweredRequest] = []
+        self._answers: list[AnsweredCall] = []
+
+    def __call__(self, event: Event) -> None:
+        """Keep the figures of an event, or queue it."""
+        kind = type(event)
+        if kind is RequestFinished:
+            _, _, call, answer, started_ns, ended_ns = cast("RequestFinished", event)
+            if answer is not None and type(answer.outcome) is Success:
+                self._requests.append((call.target, ended_ns - started_ns, answer.ttft_s))
+                return
+        elif kind is CallFinished:
+            _, call, answer, started_ns, ended_ns, origin, _, _, queue_ns = cast("CallFinished", event)
+            if (
+                answer is not None
+                and type(answer.outcome) is Success
+                and answer.target is None
+                and not (answer.cache_hit or answer.billed_failures or queue_ns or origin.team)
+            ):
+                response = answer.outcome.unwrap()
+                self._answers.append((call.target, ended_ns - started_ns, response.usage, response.served_model))
+                if self._thread is None:
+                    self._start()
+                elif len(self._answers) > MAX_QUEUED:
+                    self.flush()
+                return
+        super().__call__(event)
+
+    def _fold(self) -> None:
+        """Add the figures to the totals, a few at a time, and pass the totals on."""
+        totals = self._pipeline.totals
+        prices: dict[tuple[int, str], Price | None] = {}
+        requests, answers = self._requests, self._answers
+        for start in range(0, number := len(requests), ROWS_PER_SLICE):
+            totals.add_requests(requests[start : min(start + ROWS_PER_SLICE, number)])
+            time.sleep(PAUSE_S)
+        del requests[:number]
+        for start in range(0, number := len(answers), ROWS_PER_SLICE):
+            rows = answers[start : min(start + ROWS_PER_SLICE, number)]
+            for target, _, _, served_model in rows:
+                if (id(target), served_model) not in prices:
+                    prices[id(target), served_model] = self._prices.lookup(target, served_model)
+            totals.add_answers(rows, prices)
+            time.sleep(PAUSE_S)
+        del answers[:number]
+        self._pipeline.pass_on()
+
+
 def metrics_dispatcher(collectors: Sequence[MetricsCollector]) -> Dispatcher:
     """Return an observer that passes measurements to collectors."""
-    pipeline = _Pipeline(collectors)
-    return Dispatcher(pipeline.totals.add, pipeline.pass_on)
+    return _MetricsDispatcher(collectors)
 
 
 def collect(collector: MetricsCollector | _HasCollector) -> Callable[[], None]:
