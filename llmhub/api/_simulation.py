@@ -84,6 +84,7 @@ def simulate(simulator: Simulator | None = None, **options: Any) -> Simulation:
 
     Examples
     --------
+    >>> from llmhub.sim import Simulator
     >>> with simulate(Simulator(seed=7)) as simulation:
     ...     status = simulation.counts()["requests"]
     >>> status
