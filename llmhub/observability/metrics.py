@@ -14,6 +14,7 @@ True
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 from bisect import bisect_left, bisect_right
@@ -71,8 +72,8 @@ DEFAULT_PORT: Final = 9464
 """Port that OpenTelemetry assigns to the Prometheus exporter."""
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 """Media type of `PrometheusCollector.render`."""
-SAMPLES_PER_SLICE: Final = 40
-"""Time series formatted between two pauses, in about a third of a millisecond."""
+LABELS_PER_FAMILY: Final = 2
+"""Sets of labels that are formatted between two pauses: up to 32 time series, in about a third of a millisecond."""
 ROWS_PER_SLICE: Final = 150
 """Calls that are added to the totals between two pauses."""
 LABELS_PER_SLICE: Final = 10
@@ -256,6 +257,7 @@ class PrometheusCollector:
         self.registry = self._client.CollectorRegistry() if registry is None else registry
         self.before_reading: Callable[[], None] = lambda: None
         self._lock = threading.Lock()
+        self._rendered_here = threading.local()
         self._values: dict[Instrument, dict[LabelValues, Any]] = {
             instrument: {} for instrument in INSTRUMENTS if instrument.kind != "gauge"
         }
@@ -295,6 +297,11 @@ class PrometheusCollector:
 
     def collect(self) -> Iterator[Any]:
         """Yield the metrics as ``prometheus_client`` keeps them."""
+        if not getattr(self._rendered_here, "already", False):
+            yield from self._read_families(sys.maxsize)
+
+    def _read_families(self, max_labels: int) -> Iterator[Any]:
+        """Yield the metrics, those with many labels in several families of at most ``max_labels`` sets each."""
         self.before_reading()
         families = self._families
         build = families.GaugeMetricFamily("llmhub_build_info", "Version of llmhub.", labels=("version",))
@@ -302,21 +309,22 @@ class PrometheusCollector:
         yield build
         with self._lock:
             copies = {
-                instrument: {labels: _copied(value) for labels, value in values.items()}
+                instrument: [(labels, _copied(value)) for labels, value in values.items()]
                 for instrument, values in self._values.items()
             }
         for instrument, values in copies.items():
             is_counter = instrument.kind == "counter"
             make = families.CounterMetricFamily if is_counter else families.HistogramMetricFamily
-            family = make(instrument.name, instrument.description, labels=instrument.labels)
-            for index, (labels, value) in enumerate(values.items()):
-                if index % LABELS_PER_SLICE == LABELS_PER_SLICE - 1:
-                    time.sleep(PAUSE_S)
-                if is_counter:
-                    family.add_metric(labels, value)
-                else:
-                    family.add_metric(labels, list(_cumulative(instrument.bounds, value[1:])), value[0])
-            yield family
+            for start in range(0, max(len(values), 1), max_labels):
+                family = make(instrument.name, instrument.description, labels=instrument.labels)
+                for index, (labels, value) in enumerate(values[start : start + max_labels]):
+                    if index % LABELS_PER_SLICE == LABELS_PER_SLICE - 1:
+                        time.sleep(PAUSE_S)
+                    if is_counter:
+                        family.add_metric(labels, value)
+                    else:
+                        family.add_metric(labels, list(_cumulative(instrument.bounds, value[1:])), value[0])
+                yield family
         gauges = {
             instrument: families.GaugeMetricFamily(instrument.name, instrument.description, labels=instrument.labels)
             for instrument in INSTRUMENTS
@@ -330,18 +338,25 @@ class PrometheusCollector:
         """Return the metrics in the text format of Prometheus. Call it in a thread, not on an event loop.
 
         The thread pauses after every few series: a thread that computes without a pause holds up the event loop for
-        5 ms at a time.
+        5 ms at a time. Few series exist at once: thousands of new objects would make Python scan all of the heap for
+        garbage, which holds up every thread for longer.
         """
         pages: list[bytes] = []
-        for family in self.registry.collect():
-            samples = family.samples
-            for start in range(0, max(len(samples), 1), SAMPLES_PER_SLICE):
-                family.samples = samples[start : start + SAMPLES_PER_SLICE]
-                text = self._client.generate_latest(_OneFamily(family))
-                # Only the first slice has the lines that describe the metric.
-                pages.append(text if not start else b"".join(_without_comments(text)))
-                time.sleep(PAUSE_S)
-            family.samples = samples
+        last_name = ""
+        for family in self._read_families(LABELS_PER_FAMILY):
+            text = self._client.generate_latest(_OneFamily(family))
+            # Only the first of several families of a metric has the lines that describe it.
+            pages.append(text if family.name != last_name else b"".join(_without_comments(text)))
+            last_name = family.name
+            time.sleep(PAUSE_S)
+        self._rendered_here.already = True
+        try:
+            others = list(self.registry.collect())
+        finally:
+            self._rendered_here.already = False
+        for family in others:
+            pages.append(self._client.generate_latest(_OneFamily(family)))
+            time.sleep(PAUSE_S)
         return b"".join(pages)
 
 
