@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import random
 from copy import copy
-from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, NamedTuple, TypeAlias
 from urllib.parse import urlsplit
 
 from llmhub.core.optional_imports import import_optional
@@ -79,8 +78,7 @@ class Spans:
         span.end(end_time=ended_ns)
 
 
-@dataclass(frozen=True, slots=True)
-class _LateSpan:
+class _LateSpan(NamedTuple):
     """A span that has begun and is made when it ends. ``parent`` is the context of the span above it."""
 
     name: str
@@ -132,18 +130,19 @@ class LateSpans(Spans):
         tracer = copy(tracer)
         super().__init__(tracer)
         is_random = tracer.id_generator.is_trace_id_random()
-        self._random_flag = self._api.TraceFlags.RANDOM_TRACE_ID if is_random else 0
+        self._sampled = int(self._api.TraceFlags.SAMPLED)
+        self._root_flags = self._sampled | (self._api.TraceFlags.RANDOM_TRACE_ID if is_random else 0)
         self._ids = tracer.id_generator = _GivenIds(is_random=is_random)
         self._no_parent = import_optional("opentelemetry.context", "otel").Context()
 
     def begin_call(self, context: Any, target: Target, started_ns: int) -> _LateSpan:
         """Begin the span of a call, below the span in ``context`` if there is one."""
-        sampled, span_id = self._api.TraceFlags.SAMPLED, random.getrandbits(64) or 1
+        span_id = random.getrandbits(64) or 1
         parent = self.span_context(context) if context else None
         name = f"call {target.name}"
         if parent is None or not parent.is_valid:
-            trace_id, flags = random.getrandbits(128) or 1, sampled | self._random_flag
-            return _LateSpan(name, context or self._no_parent, trace_id, span_id, flags, None, started_ns)
+            trace_id = random.getrandbits(128) or 1
+            return _LateSpan(name, context or self._no_parent, trace_id, span_id, self._root_flags, None, started_ns)
         return _LateSpan(
             name, context, parent.trace_id, span_id, int(parent.trace_flags), parent.trace_state, started_ns
         )
@@ -155,7 +154,7 @@ class LateSpans(Spans):
 
     def is_recorded(self, span: _LateSpan) -> bool:
         """Return whether the span is exported."""
-        return bool(span.flags & self._api.TraceFlags.SAMPLED)
+        return bool(span.flags & self._sampled)
 
     def trace_id(self, span: _LateSpan) -> int:
         """Return the id of its trace."""

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from operator import attrgetter
-from typing import Any, Final
+from typing import Any, Final, cast
 from urllib.parse import urlsplit
 
 from returns.pipeline import is_successful
@@ -270,22 +270,22 @@ class _Tracing:
 
     def observe(self, event: Event) -> None:
         """Begin a span, or queue the event that completes it."""
-        match event:
-            case CallStarted():
-                self._begin_call(event)
-            case RequestStarted():
-                self._begin_request(event)
-            case RequestFinished() if self._recorder is not None or (event.call_id, event.number) in self._requests:
+        # Compared by type: a pattern would look at each class in turn.
+        kind = type(event)
+        if kind is CallStarted:
+            self._begin_call(cast("CallStarted", event))
+        elif kind is RequestStarted:
+            self._begin_request(cast("RequestStarted", event))
+        elif kind is RequestFinished:
+            request = cast("RequestFinished", event)
+            if self._recorder is not None or (request.call_id, request.number) in self._requests:
+                self.dispatcher(request)
+        elif kind is CallFinished or kind is Waited:
+            call_id = cast("CallFinished | Waited", event).call_id
+            if self._is_recorded(call_id):
                 self.dispatcher(event)
-            case Waited(call_id=call_id) if self._is_recorded(call_id):
-                self.dispatcher(event)
-            case CallFinished(call_id=call_id):
-                if self._is_recorded(call_id):
-                    self.dispatcher(event)
-                else:
-                    self._calls.pop(call_id, None)
-            case _:
-                pass
+            elif kind is CallFinished:
+                self._calls.pop(call_id, None)
 
     def _has_parent(self) -> bool:
         """Return whether the current task works within a span of the program, or of an incoming request."""
