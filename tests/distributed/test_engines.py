@@ -289,6 +289,30 @@ def test_a_frame_that_cannot_work_is_refused_before_anything_is_sent(engine: Eng
         assert simulator.counts()["requests"] == 0
 
 
+def test_what_is_sent_to_workers_has_no_key(engine: Engine, make_hub: Any) -> None:
+    if engine.name == "daft":
+        return  # its functions run in this process
+    key = "sk-a-key-that-workers-do-not-get"
+    with serving(Simulator(seed=7)) as simulator:
+        hub = make_hub(
+            simulator, endpoints={"openai": llmhub.Endpoint(base_url=simulator.base_url("openai"), api_key=key)}
+        )
+        for keys, is_sent in (("worker", False), ("carry", True)):
+            frame = engine.apply(rows(8), make_job(hub, keys=keys))
+            match engine.name:
+                case "spark":
+                    function = frame._jdf.logicalPlan().functionExpr().func()
+                    sent = bytes(engine.session._jvm.org.apache.spark.util.Utils.serialize(function))
+                case "ray":
+                    sent = engine.session.cloudpickle.dumps(frame._logical_plan)
+                case _:
+                    import cloudpickle  # noqa: PLC0415 - a package that Dask needs
+
+                    sent = cloudpickle.dumps(dict(frame.__dask_graph__()))
+            assert (key.encode() in sent) is is_sent
+        assert simulator.counts()["requests"] == 0
+
+
 def test_a_frame_of_this_process_is_completed_by_an_engine(engine: Engine, make_hub: Any) -> None:
     if engine.name == "daft":
         return  # no name of an engine
