@@ -33,6 +33,10 @@ DRIP_PIECES: Final = 16
 """Pieces of a response with fault ``drip``."""
 
 
+ACCEPTING_CYCLES: Final = 4
+"""Cycles of the event loop after which the server knows of a connection that was accepted."""
+
+
 @dataclass(frozen=True, slots=True)
 class SimulatorServer:
     """A running simulator."""
@@ -59,6 +63,16 @@ class SimulatorServer:
 
     async def stop(self) -> None:
         """Stop the server and close its connections."""
+        # A server that is closed while it accepts a connection does not close that one (CPython issue 109564), so it
+        # accepts no more, learns of those that it has accepted, and is closed then.
+        loop = asyncio.get_running_loop()
+        for site in self._runner.sites:
+            server: Any = site._server  # noqa: SLF001 - there is no other way to its sockets
+            for listening in server.sockets:
+                with contextlib.suppress(NotImplementedError, RuntimeError):  # of other event loops
+                    loop.remove_reader(listening.fileno())
+        for _ in range(ACCEPTING_CYCLES):
+            await asyncio.sleep(0)
         await self._runner.cleanup()
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -43,19 +44,23 @@ class TestMapping:
 
 
 class TestHub:
-    def users(self, tmp_path: Path, url: str, now: list[float]) -> JupyterHubUsers:
+    @pytest.fixture
+    def store(self, tmp_path: Path) -> Iterator[Any]:
+        with closing(open_sqlite_access(tmp_path / "keys.db")) as store:
+            yield store
+
+    def users(self, store: Any, url: str, now: list[float]) -> JupyterHubUsers:
         settings = JupyterHubSettings(url=f"{url}/hub/api", groups=GROUPS, timeout_s=5.0)
-        access = KeyAccess(AccessSettings(keys=True), open_sqlite_access(tmp_path / "keys.db"))
-        return JupyterHubUsers(settings, access, lambda: now[0])
+        return JupyterHubUsers(settings, KeyAccess(AccessSettings(keys=True), store), lambda: now[0])
 
     def ask(self, users: JupyterHubUsers, token: str = "a-token") -> Any:
         result = submit(users.authenticate(token)).result(20)
         return result.value_or(None) or result.failure()
 
-    def test_an_answer_counts_for_a_while(self, tmp_path: Path, scripted: Callable[..., Any], replies: Any) -> None:
+    def test_an_answer_counts_for_a_while(self, store: Any, scripted: Callable[..., Any], replies: Any) -> None:
         hub = scripted([replies.reply(user())], [replies.reply(user(groups=("staff",)))])
         now = [0.0]
-        users = self.users(tmp_path, hub.url, now)
+        users = self.users(store, hub.url, now)
         found = [self.ask(users) for _ in range(3)]
         assert {(caller.key_id, caller.team) for caller in found} == {("jupyterhub:ada", "students")}
         assert len(hub.requests) == 1
@@ -77,10 +82,10 @@ class TestHub:
         ],
     )
     def test_what_the_hub_does_not_confirm_is_refused(
-        self, tmp_path: Path, scripted: Callable[..., Any], replies: Any, status: int, body: bytes, error: str
+        self, store: Any, scripted: Callable[..., Any], replies: Any, status: int, body: bytes, error: str
     ) -> None:
         hub = scripted([replies.reply(body, status=status)])
-        users = self.users(tmp_path, hub.url, [0.0])
+        users = self.users(store, hub.url, [0.0])
         refusal = self.ask(users)
         assert not isinstance(refusal, Caller)
         assert type(refusal).__name__ == error
@@ -89,15 +94,15 @@ class TestHub:
         assert len(hub.requests) == (2 if error == "Overloaded" else 1)
         submit(users.close()).result(20)
 
-    def test_a_run_goes_on_for_its_user_after_a_restart(self, tmp_path: Path) -> None:
+    def test_a_run_goes_on_for_its_user_after_a_restart(self, store: Any) -> None:
         settings = AccessSettings(keys=True, jupyterhub=JupyterHubSettings(url="http://127.0.0.1:9/hub/api"))
-        access = KeyAccess(settings, open_sqlite_access(tmp_path / "keys.db"))
+        access = KeyAccess(settings, store)
         caller = submit(access.find_caller("jupyterhub:ada", "students")).result(20).unwrap()
         assert (caller.key_id, caller.team, "admin" in caller.scopes) == ("jupyterhub:ada", "students", False)
 
-    def test_a_hub_that_is_gone(self, serving: Callable[..., RunningService], tmp_path: Path) -> None:
+    def test_a_hub_that_is_gone(self, store: Any, serving: Callable[..., RunningService]) -> None:
         settings = AccessSettings(keys=True, jupyterhub=JupyterHubSettings(url="http://127.0.0.1:9/hub/api"))
-        url = serving(access=KeyAccess(settings, open_sqlite_access(tmp_path / "keys.db"))).url
+        url = serving(access=KeyAccess(settings, store)).url
         status, headers, body = chat(url, "a-token")
         assert (status, "JupyterHub" in str(body), headers["x-should-retry"]) == (503, True, "true")
         assert chat(url, "sk-llmhub-not-a-key")[0] == 401
