@@ -234,9 +234,9 @@ def test_tasks_that_run_twice_or_die_pay_once(engine: Engine, make_hub: Any, tmp
         for done in results:
             assert done["id"] == list(range(200))
             assert set(done["status"]) == {"ok"}
-        # Again are paid the calls that the killed worker had on the wire, and answers that it had not written: it writes
-        # them together, every few milliseconds, and as many may have come at once.
-        assert 200 <= simulator.counts()["requests"] <= 200 + 2 * CONCURRENCY
+        # Paid again are the calls that the killed worker had on the wire, and answers that it had not written yet:
+        # it writes them together, every few milliseconds, or later on a busy machine.
+        assert 200 <= simulator.counts()["requests"] <= 200 + 4 * CONCURRENCY
 
 
 def test_workers_go_on_under_their_part_of_the_limit_while_the_store_is_stopped(
