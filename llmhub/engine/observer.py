@@ -150,7 +150,6 @@ Observers: TypeAlias = Callable[[], ObserverSet]
 """Returns the observers of now."""
 
 LOGGER: Final = logging.getLogger("llmhub.observer")
-OBSERVER_FAILED: Final = "an observer failed"
 _CALL_IDS: Final = count(1)
 _new_event: Final = tuple.__new__
 """Makes a named tuple of its fields without a function of Python: two events are made for every row of a run."""
@@ -183,7 +182,7 @@ class ObservedCall:
     active: ObserverSet
     requests_sent: int = 0
     trace_id: str = ""
-    next_request: tuple[ObservedCall, int, int] | None = None
+    next_request: ObservedRequest | None = None
 
 
 ObservedRequest: TypeAlias = tuple[ObservedCall, int, int]
@@ -199,7 +198,7 @@ def emit(observers: Sequence[Observer], event: Event) -> None:
         try:
             observer(event)
         except Exception:
-            LOGGER.exception(OBSERVER_FAILED)
+            LOGGER.exception("an observer failed")
 
 
 def emit_wait(call: Call, reason: WaitReason, duration_ns: int, ended_ns: int | None = None) -> None:
@@ -239,11 +238,7 @@ async def observe_call(
             CallFinished,
             (observed.call_id, call, answer, started_ns, ended_ns, CALL_ORIGIN.get(), run_id, trace_id, queue_ns),
         )
-        for observer in active.observers:
-            try:
-                observer(event)
-            except Exception:
-                LOGGER.exception(OBSERVER_FAILED)
+        emit(active.observers, event)
 
 
 def _itself(answer: Answer) -> Answer:
@@ -326,11 +321,7 @@ def finish_request(request: ObservedRequest, call: Call, answer: Answer | None) 
     """Emit the end of a request; without an answer, it was cancelled."""
     observed, number, started_ns = request
     event = _new_event(RequestFinished, (observed.call_id, number, call, answer, started_ns, time.time_ns()))
-    for observer in observed.active.observers:
-        try:
-            observer(event)
-        except Exception:
-            LOGGER.exception(OBSERVER_FAILED)
+    emit(observed.active.observers, event)
 
 
 def decision_observer(observers: Observers, clock: Callable[[], float], record: RecordDecision) -> RecordDecision:
