@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Any
 
 import msgspec
@@ -24,11 +24,12 @@ from llmhub.core.errors import (
 )
 from llmhub.core.messages import parse_messages
 from llmhub.core.payload import deep_merge, parse_json_object
-from llmhub.core.protocol import StreamDecoder, interpret, interpret_stream, prepare
+from llmhub.core.protocol import StreamDecoder, _completed, interpret, interpret_stream, prepare
 from llmhub.core.provider import Endpoint, HttpReply, HttpRequest, Provider, RateLimitInfo, Wire
 from llmhub.core.request_builder import builder
 from llmhub.core.types import (
     CacheMark,
+    Choice,
     CompletionRequest,
     CompletionResponse,
     Message,
@@ -38,6 +39,7 @@ from llmhub.core.types import (
     Text,
     Tool,
     ToolResult,
+    Usage,
 )
 from llmhub.core.validation import OPTIONAL_DEFAULTS, validate_request
 from llmhub.providers.registry import PROVIDERS
@@ -481,3 +483,13 @@ def test_repr_has_no_credentials() -> None:
     assert "secret" not in repr(HttpRequest("POST", "http://localhost", {"authorization": "secret"}))
     assert "secret" not in repr(Endpoint("", "secret", "", "", "secret", "secret", "secret", headers={"x": "secret"}))
     assert "secret" not in str(to_exception(RateLimited()))
+
+
+def test_the_request_id_of_a_header_is_the_only_field_that_changes() -> None:
+    other: dict[str, Any] = {
+        "parts": (Text("a"),), "finish_reason": "length", "usage": Usage(input_tokens=1), "served_model": "m",
+        "request_id": "b", "others": (Choice((Text("c"),), "stop"),), "forced_tool": True,
+    }  # fmt: skip
+    assert set(other) == {each.name for each in fields(CompletionResponse)}
+    reply, response = HttpReply(200, {"x-request-id": "r"}, b""), CompletionResponse(**other)
+    assert _completed(PROVIDERS["openai"], reply, response) == replace(response, request_id="r")
