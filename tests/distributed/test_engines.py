@@ -7,6 +7,7 @@ import signal
 import sys
 import threading
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -234,6 +235,10 @@ def test_tasks_that_run_twice_or_die_pay_once(engine: Engine, make_hub: Any, tmp
         for done in results:
             assert done["id"] == list(range(200))
             assert set(done["status"]) == {"ok"}
+        killed = (tmp_path / "killed").read_text(encoding="utf-8")
+        sent = {path.suffix[1:]: path.read_text(encoding="utf-8").splitlines() for path in tmp_path.glob("killed.*")}
+        counts = Counter(prompt for prompts in sent.values() for prompt in prompts)
+        assert {prompt for prompt, count in counts.items() if count > 1} <= set(sent[killed])
         # Paid again are the calls that the killed worker had on the wire, and answers that it had not written yet:
         # it writes them together, every few milliseconds, or later on a busy machine.
         assert 200 <= simulator.counts()["requests"] <= 200 + 4 * CONCURRENCY

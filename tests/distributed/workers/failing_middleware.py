@@ -19,16 +19,28 @@ def is_first(marker: str) -> bool:
     return True
 
 
+def append(path: str, text: str) -> None:
+    """Append text to a file."""
+    with Path(path).open("a", encoding="utf-8") as file:
+        file.write(text)
+
+
 @dataclass(frozen=True)
 class KillOnce:
-    """Ends the process at the first call whose prompt ends with a text, once calls before it are answered."""
+    """Ends the process at the first call whose prompt ends with a text, once calls before it are answered.
+
+    Every process writes the prompts that it sends to a file beside ``marker``, and the one that ends its id to that.
+    """
 
     marker: str
     text: str
 
     def __call__(self, send: Any) -> Any:
         async def killing(call: Any) -> Any:
-            if call.request.messages[-1].text.endswith(self.text) and is_first(self.marker):
+            prompt = call.request.messages[-1].text
+            append(f"{self.marker}.{os.getpid()}", f"{prompt}\n")
+            if prompt.endswith(self.text) and is_first(self.marker):
+                append(self.marker, str(os.getpid()))
                 await asyncio.sleep(0.3)  # what was answered before is in the store
                 os._exit(1)
             return await send(call)
