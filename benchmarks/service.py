@@ -3,8 +3,11 @@
 ``python benchmarks/service.py`` starts a static provider, the service without a cache and the service with a
 `DiskCache` and its ledger, each in a process of its own, and prints what each costs. Arms take turns within each round,
 and medians of the rounds are printed, since other programs share the machine; CPU time is that of the service's process
-and varies less. ``--other URL --other-model NAME`` adds another OpenAI-compatible proxy before the same provider as an
-arm, such as LiteLLM's (``litellm --config proxy.yaml`` with ``api_base`` set to the address that this script prints).
+and varies less.
+
+``--litellm PATH`` adds LiteLLM's proxy before the same provider as an arm; ``PATH`` is the command ``litellm`` of an
+environment with ``litellm[proxy]``. ``--other URL --other-model NAME`` adds any other OpenAI-compatible proxy, whose
+provider is at the address that this script prints.
 """
 
 from __future__ import annotations
@@ -14,13 +17,14 @@ import asyncio
 import json
 import os
 import re
+import socket
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -101,6 +105,41 @@ def service(name: str, provider_url: str, cache: str) -> Iterator[tuple[Arm, flo
         while found is None:
             found = re.search(r"listening on (\S+)", process.stderr.readline())
         yield Arm(name, found[1], process=process), time.perf_counter() - began
+    finally:
+        process.terminate()
+        process.wait()
+
+
+@contextmanager
+def litellm(command: str, provider_url: str, folder: str) -> Iterator[Arm]:
+    """Run LiteLLM's proxy before a provider, without a database and without logs."""
+    config = Path(folder, "proxy.yaml")
+    model = {"model": MODEL, "api_base": f"{provider_url}/v1", "api_key": "sk-proj-benchmark-0123456789abcdef"}
+    config.write_text(json.dumps({"model_list": [{"model_name": MODEL, "litellm_params": model}]}), encoding="utf-8")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    process = subprocess.Popen(
+        [command, "--config", str(config), "--host", "127.0.0.1", "--port", port],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        env={
+            **ENVIRONMENT,
+            "LITELLM_LOG": "ERROR",
+            "LITELLM_LOCAL_MODEL_COST_MAP": "True",
+            "LITELLM_DANGEROUSLY_PERMIT_WEAK_OR_UNSET_MASTER_KEY": "true",
+        },
+    )
+    try:
+        while True:
+            assert process.poll() is None, f"{command} ended before it listened"
+            try:
+                socket.create_connection(("127.0.0.1", int(port))).close()
+                break
+            except ConnectionRefusedError:
+                time.sleep(0.2)
+        yield Arm("litellm", f"http://127.0.0.1:{port}", process=process)
     finally:
         process.terminate()
         process.wait()
@@ -271,7 +310,8 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=2.0)
     parser.add_argument("--streams", type=int, default=200)
     parser.add_argument("--requests", type=int, default=20_000, help="of the memory test; 0 for none")
-    parser.add_argument("--other", help="address of another proxy before the provider, such as LiteLLM's")
+    parser.add_argument("--litellm", help="the command of LiteLLM's proxy, to measure it too")
+    parser.add_argument("--other", help="address of another proxy before the provider")
     parser.add_argument("--other-model", default="gpt-4o-mini")
     options = parser.parse_args()
     result: dict[str, Any] = {}
@@ -281,6 +321,7 @@ def main() -> None:
         with (
             service("no cache", static, "none") as (plain, plain_start_s),
             service("ledger", static, f"{folder}/runs.db") as (ledger, ledger_start_s),
+            ExitStack() as stack,
         ):
             print(f"provider: {static}/v1")
             result = {
@@ -288,8 +329,13 @@ def main() -> None:
                 "ledger": {"start_s": ledger_start_s, "idle_mb": ledger.memory_mb()},
             }
             others = [Arm("other", options.other, options.other_model)] if options.other else []
+            if options.litellm:
+                others.append(stack.enter_context(litellm(options.litellm, static, folder)))
             direct = Arm("direct", static, "gpt-4o-mini")
             asyncio.run(measure(options, [plain, ledger, *others], direct, result))
+            if options.litellm:
+                for name in ("no cache", "ledger"):
+                    result[name]["times_litellm"] = result[name]["rps"] / result["litellm"]["rps"]
             result["no cache"]["piece_us"] = asyncio.run(piece_us(plain, options.streams))
             if options.requests:
                 early, late = asyncio.run(measure_memory(plain, options.requests))
