@@ -41,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         from llmhub.sim.__main__ import main as simulate  # noqa: PLC0415 - the simulator parses its own arguments
 
         return simulate(arguments[1:])
-    args = build_parser().parse_args(arguments)
+    args = build_parser(arguments[0] if arguments else "").parse_args(arguments)
     if args.command is None or (args.command == "cache" and args.action is None):
         build_parser().parse_args([*arguments, "-h"])
     with warnings.catch_warnings():

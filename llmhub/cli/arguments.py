@@ -112,8 +112,8 @@ class CommandParser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: {message.removeprefix('argument ')}\nSee '{self.prog} -h'.\n")
 
 
-def build_parser() -> CommandParser:
-    """Return the parser of the command line."""
+def build_parser(command: str = "") -> CommandParser:
+    """Return the parser of the command line; if ``command`` is one, only that one's arguments are described."""
     about = "Send a prompt for every row of a table to one or more models, and get one table back."
     parser = CommandParser(
         prog="llmhub", description=about, epilog=_epilog(""), formatter_class=HELP_FORMATTER, allow_abbrev=False
@@ -121,16 +121,16 @@ def build_parser() -> CommandParser:
     parser.add_argument("--version", action="version", version=f"llmhub {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", parser_class=CommandParser)
     for name, (short, describe) in COMMANDS.items():
-        describe(
-            commands.add_parser(
-                name,
-                help=short,
-                description=short[0].upper() + short[1:] + ".",
-                epilog=_epilog(name),
-                formatter_class=HELP_FORMATTER,
-                allow_abbrev=False,
-            )
+        subparser = commands.add_parser(
+            name,
+            help=short,
+            description=short[0].upper() + short[1:] + ".",
+            epilog=_epilog(name),
+            formatter_class=HELP_FORMATTER,
+            allow_abbrev=False,
         )
+        if name == command or command not in COMMANDS:
+            describe(subparser)
     return parser
 
 

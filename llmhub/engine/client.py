@@ -16,9 +16,9 @@ import weakref
 from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from operator import attrgetter
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from returns.result import Failure
 
@@ -28,7 +28,6 @@ from llmhub.core.cache_key import RequestKeyer, legacy_request_keyer, request_ke
 from llmhub.core.errors import InvalidRequest, invalid
 from llmhub.core.prepared import with_model
 from llmhub.core.protocol import JSON_ENCODING_ERRORS
-from llmhub.engine.batch_run import BatchRegistry
 from llmhub.engine.cache_middleware import CACHE_LOOKUPS, CacheLookups, cache_middleware
 from llmhub.engine.cache_writer import CacheWriter
 from llmhub.engine.call import Answer, Call, Middleware, Send, Target, chain
@@ -71,6 +70,9 @@ from llmhub.engine.write_ahead import (
     write_ahead_middleware,
 )
 from llmhub.security.redaction import Redactor
+
+if TYPE_CHECKING:
+    from llmhub.engine.batch_run import BatchRegistry
 
 MAX_TARGETS: Final = 1024
 """Targets whose state is kept: the names of models come from clients of a service."""
@@ -214,7 +216,6 @@ class Client:
         self._observers = observers
         self._redactor = redactor
         self._prices = TargetPrices(time.time)
-        self.batches = BatchRegistry()
         self._metrics = CandidateMetrics(time.monotonic, random.random, self._prices)
         self._circuits: dict[tuple[str, str], Circuit] = {}
         self.queues: set[TargetQueues] = set()
@@ -330,6 +331,13 @@ class Client:
             lookups=lookups,
             checked_keys=checked_keys,
         )
+
+    @cached_property
+    def batches(self) -> BatchRegistry:
+        """Return what runs through providers' Batch APIs share."""
+        from llmhub.engine.batch_run import BatchRegistry  # noqa: PLC0415 - most processes have no batches
+
+        return BatchRegistry()
 
     @property
     def default_budgets(self) -> Budgets:

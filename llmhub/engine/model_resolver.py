@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -208,6 +207,8 @@ def unknown_provider_message(name: str, known: Iterable[str]) -> str:
     >>> unknown_provider_message("opnai", ["anthropic", "openai"])
     "no provider is named 'opnai'. Did you mean 'openai'? Known providers: anthropic, openai"
     """
+    import difflib  # noqa: PLC0415 - only on the way to an error
+
     known = sorted(known)
     near = difflib.get_close_matches(name, known, n=1)
     suggestion = f" Did you mean {near[0]!r}?" if near else ""

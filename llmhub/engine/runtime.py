@@ -6,17 +6,15 @@ import os
 import threading
 import time
 import weakref
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from llmhub.cache.modes import CacheMode, resolve_mode
 from llmhub.cache.store import BatchRecord, Store
 from llmhub.core.budget import Budget
-from llmhub.engine.batch_run import BatchPolicy, BatchRun
 from llmhub.engine.cache_middleware import CACHE_LOOKUPS
 from llmhub.engine.call import Answer, Call, Target
 from llmhub.engine.client import Client, ClientState, SendResult
 from llmhub.engine.decision_log import DecisionLog, RecordDecision
-from llmhub.engine.embedding import EmbedResult, EmbedSpec, run_embedding_batches, run_embeddings
 from llmhub.engine.event_loop import StopSignal, background_loop
 from llmhub.engine.fan_out import run_fan_out
 from llmhub.engine.fan_out_types import FanOutResult, FanOutSpec, Sender
@@ -25,6 +23,10 @@ from llmhub.engine.observer import Observers, decision_observer, no_observers
 from llmhub.engine.rate_limiter import TargetState
 from llmhub.engine.spending import Budgets, SharedBudget
 from llmhub.engine.store_access import StoreAccess
+
+if TYPE_CHECKING:
+    from llmhub.engine.batch_run import BatchPolicy
+    from llmhub.engine.embedding import EmbedResult, EmbedSpec
 
 
 class OpenClient(Protocol):
@@ -151,6 +153,8 @@ class Runtime:
         self, spec: EmbedSpec, stop: StopSignal, *, cache_mode: CacheMode | str | None = None
     ) -> EmbedResult:
         """Embed every text (see `llmhub.engine.embedding.run_embeddings`); ``cache_mode`` overrides the hub's."""
+        from llmhub.engine.embedding import run_embeddings  # noqa: PLC0415 - most processes have no embeddings
+
         CACHE_LOOKUPS.set(None)
         return await run_embeddings(spec, self.client, self.access(cache_mode), stop)
 
@@ -158,6 +162,8 @@ class Runtime:
         self, spec: EmbedSpec, stop: StopSignal, policy: BatchPolicy, *, cache_mode: CacheMode | str | None = None
     ) -> EmbedResult:
         """Embed every text through the provider's Batch API (see `llmhub.engine.batch_run`)."""
+        from llmhub.engine.embedding import run_embedding_batches  # noqa: PLC0415 - as above
+
         CACHE_LOOKUPS.set(None)
         return await run_embedding_batches(spec, self.client, self.access(cache_mode), policy, stop)
 
@@ -165,6 +171,8 @@ class Runtime:
         self, spec: FanOutSpec, stop: StopSignal, policy: BatchPolicy, *, cache_mode: CacheMode | str | None = None
     ) -> FanOutResult:
         """Answer every item through providers' Batch APIs (see `llmhub.engine.batch_run`)."""
+        from llmhub.engine.batch_run import BatchRun  # noqa: PLC0415 - most processes have no batches
+
         client = self.client
         access = client.access(resolve_mode(cache_mode, self.cache_mode))
         CACHE_LOOKUPS.set(access.lookups)
@@ -172,6 +180,8 @@ class Runtime:
 
     async def attend_batch(self, record: BatchRecord, target: Target, policy: BatchPolicy, stop: StopSignal) -> None:
         """Poll a batch of the ledger, and store its results once it has ended."""
+        from llmhub.engine.batch_run import BatchRun  # noqa: PLC0415 - as above
+
         client = self.client
         access = client.access(resolve_mode(None, self.cache_mode))
         await BatchRun(FanOutSpec(size=0, chunks=iter(())), client, access, policy, stop).attend(record, target)

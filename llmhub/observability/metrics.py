@@ -20,13 +20,14 @@ import time
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any, Final, Protocol, Self, cast
 
 from returns.result import Success
 
 from llmhub.core.budget import nano_to_usd
-from llmhub.core.optional_imports import import_optional
+from llmhub.core.optional_imports import import_optional, require_optional
 from llmhub.core.pricing import Price
 from llmhub.engine.circuit_breaker import HEALTH_ORDER
 from llmhub.engine.observer import CallFinished, Event, RequestFinished
@@ -252,16 +253,28 @@ class PrometheusCollector:
     """
 
     def __init__(self, registry: Any = None) -> None:
-        self._client = import_optional("prometheus_client", "metrics")
-        self._families = import_optional("prometheus_client.core", "metrics")
-        self.registry = self._client.CollectorRegistry() if registry is None else registry
+        require_optional("prometheus_client", "metrics")
         self.before_reading: Callable[[], None] = lambda: None
         self._lock = threading.Lock()
         self._rendered_here = threading.local()
         self._values: dict[Instrument, dict[LabelValues, Any]] = {
             instrument: {} for instrument in INSTRUMENTS if instrument.kind != "gauge"
         }
-        self.registry.register(self)
+        if registry is not None:
+            self.registry = registry
+            registry.register(self)
+
+    @cached_property
+    def registry(self) -> Any:
+        """Return the registry that this collector is registered with."""
+        registry = self._client.CollectorRegistry()
+        registry.register(self)
+        return registry
+
+    @property
+    def _client(self) -> Any:
+        """The library, which a process that nobody has asked for its metrics does without."""
+        return import_optional("prometheus_client", "metrics")
 
     @property
     def collector(self) -> MetricsCollector:
@@ -303,7 +316,7 @@ class PrometheusCollector:
     def _read_families(self, max_labels: int) -> Iterator[Any]:
         """Yield the metrics, those with many labels in several families of at most ``max_labels`` sets each."""
         self.before_reading()
-        families = self._families
+        families = import_optional("prometheus_client.core", "metrics")
         build = families.GaugeMetricFamily("llmhub_build_info", "Version of llmhub.", labels=("version",))
         build.add_metric((_version(),), 1)
         yield build

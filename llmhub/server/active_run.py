@@ -18,10 +18,11 @@ from llmhub.server.run_status import RunCounter
 from llmhub.server.run_store import RunLock, RunRecord, RunStore
 from llmhub.server.table_request import encode_request
 from llmhub.server.table_upload import Upload, iter_batches, read_schema, used_columns
-from llmhub.server.table_work import TableWork
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+    from llmhub.server.table_work import TableWork
 
 
 @dataclass(slots=True)

@@ -17,7 +17,6 @@ from llmhub.providers.prices import listed_models
 from llmhub.server.app import json_response
 from llmhub.server.context import RequestContext
 from llmhub.server.dialects.openai_error_body import encode_openai_error
-from llmhub.server.openapi import build_document
 from llmhub.server.routes import HttpRoute, Parameter, RouteGroup
 from llmhub.server.service import Service
 
@@ -99,6 +98,8 @@ def _listed(providers: Sequence[str], hour: int) -> tuple[str, ...]:
 
 async def openapi_document(service: Service, _request: web.Request, _context: RequestContext) -> web.StreamResponse:
     """Return the OpenAPI document."""
+    from llmhub.server.openapi import build_document  # noqa: PLC0415 - not before it is asked for
+
     return json_response(build_document(service.groups))
 
 

@@ -19,7 +19,7 @@ from decimal import Decimal
 from math import inf
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from returns.pipeline import is_successful
 
@@ -40,7 +40,6 @@ from llmhub.server.batch_folder import (
     LineLog,
     iter_line_groups,
 )
-from llmhub.server.batch_provider import RESERVED, ForwardedBatch
 from llmhub.server.batch_rows import RowReply, answer_row, encode_answer
 from llmhub.server.context import RequestContext
 from llmhub.server.dialects.openai_batches import (
@@ -65,6 +64,9 @@ from llmhub.server.restored_caller import restore_caller
 from llmhub.server.run_store import FileLock, try_lock
 from llmhub.server.run_views import RunView
 from llmhub.server.service import Service
+
+if TYPE_CHECKING:
+    from llmhub.server.batch_provider import ForwardedBatch
 
 LOGGER: Final = logging.getLogger("llmhub.server")
 PATROL_S: Final = 1.0
@@ -395,6 +397,8 @@ class BatchJobs:
 
     async def _send_by_provider(self, active: ActiveBatch, context: RequestContext) -> None:
         """Pass the lines that are not answered yet on to the providers' Batch APIs, and wait for the answers."""
+        from llmhub.server.batch_provider import RESERVED, ForwardedBatch  # noqa: PLC0415 - few services need it
+
         batch, owner = active.batch, active.row.owner
         marker = self.folder.path(batch.id, RESERVED)
         work = ForwardedBatch(self.service, context, owner, is_reserved=await run_in_thread(marker.exists))

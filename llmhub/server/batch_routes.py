@@ -20,7 +20,6 @@ from llmhub.engine.event_loop import run_in_thread
 from llmhub.server.app import SLOWEST_BYTES_PER_S, json_response, open_stream, read_json, write
 from llmhub.server.batch_folder import BatchOwner
 from llmhub.server.batch_jobs import DAY_S, BatchJobs, lifespan
-from llmhub.server.batch_provider import require_provider_batches
 from llmhub.server.completion_routes import CACHE_HEADER, OPTIONS, UNSUPPORTED_HEADER
 from llmhub.server.context import RequestContext
 from llmhub.server.dialects.openai_batches import (
@@ -321,6 +320,8 @@ def _owner(service: Service, request: web.Request, context: RequestContext, body
     if mode not in MODES:
         raise invalid(f"$.metadata.{MODE_KEY}", f"must be {' or '.join(MODES)}, not {mode!r:.40}")
     if mode == PROVIDER_MODE:
+        from llmhub.server.batch_provider import require_provider_batches  # noqa: PLC0415 - few services need it
+
         require_provider_batches(service)
     unsupported = request.headers.get(UNSUPPORTED_HEADER, "error")
     if unsupported not in {"error", "drop"}:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from decimal import Decimal
-from typing import Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from aiohttp import web
 from returns.pipeline import is_successful
@@ -17,7 +17,6 @@ from llmhub.core.provider import PackLimits
 from llmhub.core.token_estimate import estimate_tokens
 from llmhub.core.types import Payload
 from llmhub.engine.call import Answer, Target
-from llmhub.engine.embedding import EmbedSpec
 from llmhub.engine.event_loop import StopSignal
 from llmhub.engine.row_outcome import as_answer
 from llmhub.engine.scheduling import BULK_LANE
@@ -28,6 +27,9 @@ from llmhub.server.dialects import openai_embeddings
 from llmhub.server.dialects.openai_error_body import encode_openai_error
 from llmhub.server.routes import HttpRoute, RouteGroup
 from llmhub.server.service import Service
+
+if TYPE_CHECKING:
+    from llmhub.engine.embedding import EmbedSpec
 
 WIRE_PREFIX: Final = "openai"
 CONCURRENCY: Final = 8
@@ -64,6 +66,8 @@ async def answer_embeddings(
     ConnectorError
         The payload is wrong, the caller may not use the model, or a text has no vector.
     """
+    from llmhub.engine.embedding import EmbedSpec  # noqa: PLC0415 - a service without embeddings is smaller
+
     model = payload.get("model")
     if not isinstance(model, str) or not model:
         raise invalid("$.model", "is missing; pass 'provider/model', such as 'openai/text-embedding-3-small'")

@@ -11,7 +11,6 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import lru_cache
 from http.cookies import CookieError
-from importlib.resources import files
 from typing import Any, Final
 from urllib.parse import parse_qs
 
@@ -30,9 +29,6 @@ from llmhub.server.app import read_body
 from llmhub.server.context import RequestContext
 from llmhub.server.error_replies import error_text, status_of
 from llmhub.server.key_access import KeyAccess
-from llmhub.server.openapi import build_document
-from llmhub.server.openapi_html import render_openapi_page
-from llmhub.server.page_html import PageState, render_login_page, render_service_page
 from llmhub.server.routes import HttpRoute, Parameter, RouteGroup
 from llmhub.server.run_views import RunView
 from llmhub.server.service import Service
@@ -84,13 +80,21 @@ async def overview(service: Service, request: web.Request, _context: RequestCont
         error = authenticated.failure()
         if not isinstance(error, AuthFailed):
             raise to_exception(error)
-        return _html(render_login_page(SIGN_IN if key else ""), status=401)
+        return _html(_login_page(SIGN_IN if key else ""), status=401)
     caller = authenticated.unwrap()
     return _html(await run_in_thread(_render, service, caller))
 
 
+def _login_page(message: str) -> str:
+    from llmhub.server.page_html import render_login_page  # noqa: PLC0415 - not before it is seen
+
+    return render_login_page(message)
+
+
 def _render(service: Service, caller: Caller) -> str:
     """Return the page of a caller. It reads stores, so it runs in a thread."""
+    from llmhub.server.page_html import PageState, render_service_page  # noqa: PLC0415 - as above
+
     sees_all = ALL_TEAMS_SCOPE in caller.scopes
     team = None if sees_all else caller.team
     client = service.hub.runtime.state()
@@ -139,7 +143,7 @@ async def login(service: Service, request: web.Request, _context: RequestContext
     if not is_successful(authenticated):
         error = authenticated.failure()
         message = SIGN_IN if isinstance(error, AuthFailed) else error_text(error)
-        return _html(render_login_page(message), status=status_of(error))
+        return _html(_login_page(message), status=status_of(error))
     response = _redirect()
     response.set_cookie(COOKIE, key, max_age=COOKIE_AGE_S, **_cookie_rules(request))
     return response
@@ -207,6 +211,9 @@ def _html(page: str, status: int = 200) -> web.Response:
 
 async def openapi_page(service: Service, _request: web.Request, _context: RequestContext) -> web.StreamResponse:
     """Return a page that shows the OpenAPI document."""
+    from llmhub.server.openapi import build_document  # noqa: PLC0415 - not before it is seen
+    from llmhub.server.openapi_html import render_openapi_page  # noqa: PLC0415 - as above
+
     return _html(render_openapi_page(build_document(service.groups)))
 
 
@@ -219,6 +226,8 @@ async def static_file(_service: Service, request: web.Request, _context: Request
 
 @lru_cache(maxsize=len(STATIC))
 def _read_static(name: str) -> str:
+    from importlib.resources import files  # noqa: PLC0415 - imports much, and is needed once
+
     return files(__package__).joinpath("static", name).read_text(encoding="utf-8")
 
 

@@ -6,7 +6,6 @@ from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from llmhub.api._plan import plan_run
 from llmhub.server.active_run import ActiveRun, input_blocks
 from llmhub.server.run_status import RunForecast
 
@@ -20,6 +19,8 @@ FORECAST_ROWS: Final = 1 << 13
 def plan_of(active: ActiveRun, path: Path) -> RunForecast:
     """Return the plan of a run, made from its first rows."""
     import pyarrow as pa  # noqa: PLC0415 - imports Arrow
+
+    from llmhub.api._plan import plan_run  # noqa: PLC0415 - as above
 
     blocks: list[pa.Table] = []
     for block in input_blocks(path):

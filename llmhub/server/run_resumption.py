@@ -11,13 +11,13 @@ from llmhub.cache.modes import CacheMode, resolve_mode
 from llmhub.cache.store import Store
 from llmhub.core.budget import NANO_PER_USD, parse_budget
 from llmhub.engine.spending import SharedBudget
-from llmhub.server.table_work import IsLogged
 
 if TYPE_CHECKING:
     import numpy as np
     import pyarrow as pa
 
     from llmhub.server.active_run import ActiveRun
+    from llmhub.server.table_work import IsLogged
     from llmhub.tables.prompt_batch import PromptBatch
 
 

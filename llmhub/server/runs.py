@@ -62,10 +62,11 @@ from llmhub.server.run_views import RunView
 from llmhub.server.service import Service
 from llmhub.server.table_request import encode_request, request_from_json
 from llmhub.server.table_upload import Upload
-from llmhub.server.table_work import TableWork
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+    from llmhub.server.table_work import TableWork
 
 
 LOGGER: Final = logging.getLogger("llmhub.server")
@@ -104,6 +105,8 @@ class Runs:
         ConnectorError
             The table lacks a column, an option is wrong, or too many runs wait.
         """
+        from llmhub.server.table_work import TableWork  # noqa: PLC0415 - a service without tables is smaller
+
         work = TableWork(self.service, context, upload.request)
         caller = context.caller
         digest = await run_in_thread(digest_of, upload, caller.key_id)
@@ -185,6 +188,8 @@ class Runs:
         ConnectorError
             The key was revoked, or the model does not exist any more.
         """
+        from llmhub.server.table_work import TableWork  # noqa: PLC0415 - as above
+
         caller = await restore_caller(self.service.access, **msgspec.json.decode(record.caller))
         context = RequestContext(
             request_id=f"run_{record.id}", caller=caller, lane="bulk", deadline=inf, route=RUN_ROUTE

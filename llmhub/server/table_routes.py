@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, Final
 
 from aiohttp import web
 
-from llmhub.api._plan import plan_run
 from llmhub.engine.event_loop import StopSignal, run_in_thread
 from llmhub.server.app import json_response, open_stream, write
 from llmhub.server.context import RequestContext
@@ -19,10 +18,11 @@ from llmhub.server.routes import HttpRoute, Parameter, RouteGroup
 from llmhub.server.service import Service
 from llmhub.server.table_request import ARROW_STREAM, REQUEST_TYPES, TableRequest
 from llmhub.server.table_upload import Upload, iter_batches, read_schema, receive, used_columns
-from llmhub.server.table_work import TableWork
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+    from llmhub.server.table_work import TableWork
 
 RUN_ID_HEADER: Final = "x-llmhub-run-id"
 FIELDS: Final = (
@@ -39,6 +39,8 @@ FIELDS: Final = (
 
 async def complete_rows(service: Service, request: web.Request, context: RequestContext) -> web.StreamResponse:
     """Send a prompt for every row of a table, and stream the results as they complete, as an Arrow stream."""
+    from llmhub.server.table_work import TableWork  # noqa: PLC0415 - a service without tables is smaller
+
     async with receive(service, request, None, service.settings.runs.max_table_bytes) as upload:
         work = TableWork(service, context, upload.request)
         table = await run_in_thread(read_upload, work, upload)
@@ -133,6 +135,9 @@ def _blocks(table: pa.Table) -> Iterator[pa.Table]:
 
 async def plan(service: Service, request: web.Request, context: RequestContext) -> web.StreamResponse:
     """Estimate calls, cache hits, tokens, cost and duration of a table, with the cache and the limits of the team."""
+    from llmhub.api._plan import plan_run  # noqa: PLC0415 - a service without tables is smaller
+    from llmhub.server.table_work import TableWork  # noqa: PLC0415 - as above
+
     async with receive(service, request, None, service.settings.runs.max_table_bytes) as upload:
         work = TableWork(service, context, upload.request)
         table = await run_in_thread(read_upload, work, upload)

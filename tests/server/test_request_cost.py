@@ -6,6 +6,8 @@ import asyncio
 import gc
 import http.client
 import json
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
@@ -167,3 +169,34 @@ class TestDeadlines:
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
+
+
+IDLE = """
+import json, sys
+from llmhub.cli import main
+from llmhub.server import running
+
+def report(service, on_start):
+    started = running.submit(running.start(service)).result()
+    print(json.dumps(sorted(sys.modules)), flush=True)
+    running.submit(started.stop(drain=False)).result()
+    service.hub.close()
+
+running.serve = report
+main(["serve", "--port", "0", "--cache", "none"])
+"""
+
+
+def test_an_idle_service_has_not_imported_what_other_requests_need() -> None:
+    """Arrow alone would nearly double its memory."""
+    completed = subprocess.run([sys.executable, "-c", IDLE], capture_output=True, text=True, check=True)
+    modules = json.loads(completed.stdout)
+    assert "llmhub.server.completion_routes" in modules
+    later = (
+        *("pyarrow", "numpy", "pandas", "redis", "grpc", "prometheus_client", "opentelemetry.sdk"),
+        *("llmhub.api", "llmhub.tables", "llmhub.evals", "llmhub.sim", "llmhub.plots"),
+        *("llmhub.engine.batch_run", "llmhub.engine.embedding", "llmhub.server.batch_provider", "difflib"),
+        *("llmhub.server.table_work", "llmhub.server.page_html", "llmhub.server.openapi", "llmhub.server.openapi_html"),
+        *("llmhub.server.redis_run_store", "llmhub.server.rpc.grpc_server", "llmhub.server.rpc.flight_server"),
+    )
+    assert [name for name in modules if name in later] == []
