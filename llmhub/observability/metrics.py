@@ -273,7 +273,7 @@ class PrometheusCollector:
 
     @property
     def _client(self) -> Any:
-        """The library, which a process that nobody has asked for its metrics does without."""
+        """The library, imported when the metrics are first read."""
         return import_optional("prometheus_client", "metrics")
 
     @property

@@ -12,14 +12,13 @@ import logging
 import os
 import secrets
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import ExitStack, asynccontextmanager
-from dataclasses import dataclass, field, replace
-from decimal import Decimal
+from dataclasses import replace
 from math import inf
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from returns.pipeline import is_successful
 
@@ -29,6 +28,7 @@ from llmhub.engine.event_loop import StopSignal, run_in_thread
 from llmhub.engine.fan_out_types import ResultEvent
 from llmhub.engine.observer import CALL_ORIGIN, CallOrigin
 from llmhub.engine.row_outcome import as_answer
+from llmhub.server.active_batch import ActiveBatch, TaskWindow
 from llmhub.server.batch_folder import (
     ERRORS,
     INPUT,
@@ -61,7 +61,7 @@ from llmhub.server.dialects.openai_batches import (
 )
 from llmhub.server.error_replies import error_text, status_of
 from llmhub.server.restored_caller import restore_caller
-from llmhub.server.run_store import FileLock, try_lock
+from llmhub.server.run_store import try_lock
 from llmhub.server.run_views import RunView
 from llmhub.server.service import Service
 
@@ -81,74 +81,6 @@ UNSENT: Final = {
     "cancelled": ("batch_cancelled", "the batch was cancelled before the request was sent"),
 }
 """Code and message of the lines that were not sent, by the state at the end."""
-
-
-@dataclass(slots=True)
-class ActiveBatch:
-    """A batch that this process executes. ``ends_as`` is set when no further line may be sent."""
-
-    row: BatchEntry
-    lock: FileLock
-    batch: BatchObject
-    logs: ExitStack
-    done: set[str] = field(default_factory=set)
-    cost_usd: Decimal | None = Decimal(0)
-    output: LineLog | None = None
-    errors: LineLog | None = None
-    ends_as: BatchState | None = None
-    task: asyncio.Task[None] | None = None
-
-    def change(self, status: BatchState) -> None:
-        """Set the state, and when it began."""
-        self.batch.status = status
-        setattr(self.batch, f"{status}_at", int(time.time()))
-
-    def add_cost(self, cost: Decimal | None) -> None:
-        """Add the cost of a line; an unknown one makes the sum unknown."""
-        self.cost_usd = None if cost is None or self.cost_usd is None else self.cost_usd + cost
-        self.batch.cost_usd = self.cost_usd
-
-
-class _Window:
-    """Tasks of which a bounded number runs at once; the first that raises ends them all."""
-
-    def __init__(self, limit: int, changed: asyncio.Event) -> None:
-        self._limit = limit
-        self._changed = changed
-        self._tasks: set[asyncio.Task[None]] = set()
-
-    def start(self, work: Coroutine[Any, Any, None]) -> None:
-        """Start a task."""
-        self._tasks.add(asyncio.create_task(work))
-
-    async def wait_for_room(self, is_stopping: Callable[[], bool]) -> None:
-        """Wait until another task may be started, or none may be any more."""
-        while len(self._tasks) >= self._limit and not is_stopping():
-            self._changed.clear()
-            changed = asyncio.ensure_future(self._changed.wait())
-            await asyncio.wait([*self._tasks, changed], return_when=asyncio.FIRST_COMPLETED)
-            changed.cancel()
-            self._collect()
-
-    async def join(self) -> None:
-        """Wait until all tasks have ended."""
-        while self._tasks:
-            await asyncio.wait(self._tasks, return_when=asyncio.FIRST_COMPLETED)
-            self._collect()
-
-    def _collect(self) -> None:
-        """Forget the tasks that have ended; raise what one has raised."""
-        ended = {task for task in self._tasks if task.done()}
-        self._tasks -= ended
-        for task in ended:
-            task.result()
-
-    async def cancel(self) -> None:
-        """Cancel the tasks that are left."""
-        for task in self._tasks:
-            task.cancel()
-        if self._tasks:
-            await asyncio.wait(self._tasks)
 
 
 class BatchJobs:
@@ -379,7 +311,7 @@ class BatchJobs:
         """Send the lines that are not answered yet, a bounded number at a time, until all are or the batch ends."""
         origin = CallOrigin(request_id=active.batch.id, key_id=context.key_id, team=context.team)
         CALL_ORIGIN.set(origin)  # of this task and of those it starts
-        window = _Window(self.service.settings.batches.concurrency, self._changed)
+        window = TaskWindow(self.service.settings.batches.concurrency, self._changed)
         groups = self._iter_missing(active)
         try:
             while not self._is_stopping(active):
