@@ -35,6 +35,8 @@ PLACEHOLDER: Final = "\x00llmhub\x00"
 PIECES_AROUND_PLACEHOLDER: Final = 2
 """Pieces into which one placeholder splits the encoded request."""
 _REQUEST_SLOTS: Final[tuple[Any, ...]] = tuple(getattr(CompletionRequest, name) for name in CompletionRequest.__slots__)
+_SET_MODEL: Final = next(slot.__set__ for slot in _REQUEST_SLOTS if slot.__name__ == "model")
+_COPY_OTHERS: Final = tuple((slot.__set__, slot.__get__) for slot in _REQUEST_SLOTS if slot.__name__ != "model")
 
 
 def request_template(request: CompletionRequest) -> PromptToRequest:
@@ -74,8 +76,9 @@ def with_model(request: CompletionRequest, model: str) -> CompletionRequest:
         return request
     # Set field by field: `replace` would normalize all fields again, for every routed call.
     copy = object.__new__(CompletionRequest)
-    for slot in _REQUEST_SLOTS:
-        slot.__set__(copy, model if slot.__name__ == "model" else slot.__get__(request))
+    _SET_MODEL(copy, model)
+    for set_field, get_field in _COPY_OTHERS:
+        set_field(copy, get_field(request))
     return copy
 
 

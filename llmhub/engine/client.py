@@ -317,6 +317,8 @@ class Client:
 
     def access(self, mode: CacheMode) -> StoreAccess:
         """Return the store as ``mode`` allows it to be used from now on."""
+        if self.store is None and self.write_ahead is None:  # a hub that keeps nothing
+            return StoreAccess(strict=mode.strict)
         not_before, store = mode.valid_since(time.time()), restrict(self.store, mode)
         log = self.write_ahead if mode.writes else self._unrecorded if mode.reads else None
         lookups, checked_keys = None, set[bytes]()

@@ -6,6 +6,7 @@ import os
 import threading
 import time
 import weakref
+from collections.abc import Awaitable
 from typing import TYPE_CHECKING, Final, Protocol
 
 from llmhub.cache.modes import CacheMode, resolve_mode
@@ -186,7 +187,7 @@ class Runtime:
         access = client.access(resolve_mode(None, self.cache_mode))
         await BatchRun(FanOutSpec(size=0, chunks=iter(())), client, access, policy, stop).attend(record, target)
 
-    async def send(
+    def send(
         self,
         call: Call,
         stop: StopSignal,
@@ -194,9 +195,9 @@ class Runtime:
         cache_mode: CacheMode | str | None = None,
         run_id: bytes = b"",
         journal: Store | None = None,
-    ) -> SendResult:
+    ) -> Awaitable[SendResult]:
         """Answer one call (see `llmhub.engine.client.Client.send`); for the other arguments see `run`."""
-        return await self.client.send(call, stop, self.access(cache_mode, journal), run_id=run_id)
+        return self.client.send(call, stop, self.access(cache_mode, journal), run_id=run_id)
 
     async def send_uncached(self, call: Call) -> Answer:
         """Send one call through the middleware, bypassing the store."""

@@ -24,7 +24,7 @@ from math import inf
 from numbers import Real
 from pathlib import Path
 from secrets import token_urlsafe
-from typing import Any, Final, TypeVar
+from typing import Any, Final, NamedTuple, TypeVar
 
 import aiohttp
 from returns.pipeline import is_successful
@@ -149,6 +149,14 @@ class TransportConfig:
     ca_file: tuple[str, str] | None = None
 
 
+class EchoedKeys(NamedTuple):
+    """The keys of an endpoint that are searched for in its replies: as text, and encoded."""
+
+    endpoint: Endpoint
+    keys: Sequence[str]
+    encoded: Sequence[bytes]
+
+
 class Transport:
     """The open connections and the requests in flight. Use it on one event loop only."""
 
@@ -158,6 +166,7 @@ class Transport:
         self._pools: dict[str, ConnectionPool] = {}
         self._urls: dict[str, tuple[URL, Proxy | None]] = {}
         self._encoders: dict[str, RequestEncoder | None] = {}
+        self._echoed_keys: dict[str, EchoedKeys] = {}
         self._connected_before: set[str] = set()
         self._timed_out: set[asyncio.Task[object]] = set()
         self._is_checking_deadlines = False
@@ -237,7 +246,7 @@ class Transport:
         if not streaming:
             observer.reply = await self._send_direct(provider.name, request, added_headers)
             if observer.reply is not None:
-                return _interpret(call, observer.reply)
+                return self._interpret(call, observer.reply)
         if added_headers is not None:
             request = replace(request, headers={**request.headers, **added_headers})
         # Streams and whole replies share the places of the pool, though aiohttp opens the connections of streams.
@@ -247,7 +256,22 @@ class Transport:
                 observer.reply = HttpReply(HTTP_OK, reply.headers, b"", time.time())
                 return await self._read_stream(call, reply, observer)
             observer.reply = HttpReply(reply.status, reply.headers, await self._read_body(reply), time.time())
-            return _interpret(call, observer.reply)
+            return self._interpret(call, observer.reply)
+
+    def _interpret(self, call: Call, reply: HttpReply) -> Outcome:
+        """Decode a complete reply to a completion, or to embeddings, without credentials that it repeats."""
+        provider, endpoint = call.target.provider, call.target.endpoint
+        known = self._echoed_keys.get(provider.name)
+        if known is None or known.endpoint is not endpoint:
+            keys = long_keys(endpoint)
+            known = self._echoed_keys[provider.name] = EchoedKeys(endpoint, keys, [key.encode() for key in keys])
+        body = redact_key_bytes(reply.body, known.encoded)
+        if body is not reply.body:
+            reply = replace(reply, body=body)
+        embed_request = call.embed_request
+        if embed_request is None:
+            return interpret(provider, reply).map(partial(response_without_keys, known.keys))
+        return interpret_embedding(provider, embed_request, reply).map(partial(_without_keys_in_id, known.keys))
 
     async def _send_direct(
         self, pool_name: str, request: HttpRequest, added_headers: Mapping[str, str] | None
@@ -791,18 +815,6 @@ def _authorized_again(target: Target, now: float, request: HttpRequest) -> HttpR
     """Return a prepared request with the credentials of the target in place of those it was prepared with."""
     unauthorized = replace(request, headers={name: request.headers[name] for name in UNAUTHORIZED_HEADERS})
     return target.provider.authorize(target.endpoint, unauthorized, now)
-
-
-def _interpret(call: Call, reply: HttpReply) -> Outcome:
-    """Decode a complete reply to a completion, or to embeddings, without credentials that it repeats."""
-    keys = long_keys(call.target.endpoint)
-    body = redact_key_bytes(reply.body, map(str.encode, keys))
-    if body is not reply.body:
-        reply = replace(reply, body=body)
-    embed_request = call.embed_request
-    if embed_request is None:
-        return interpret(call.target.provider, reply).map(partial(response_without_keys, keys))
-    return interpret_embedding(call.target.provider, embed_request, reply).map(partial(_without_keys_in_id, keys))
 
 
 def _without_keys_in_id(keys: Sequence[str], response: CompletionResponse) -> CompletionResponse:

@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from functools import partial
+from email.utils import formatdate
+from functools import lru_cache, partial
 from math import inf
 from types import TracebackType
 from typing import Any, Final, TypeAlias
 
 import msgspec
-from aiohttp import web
+from aiohttp import HttpVersion11, web
 from aiohttp.hdrs import EXPECT
 from aiohttp.http_exceptions import HttpProcessingError
 from returns.pipeline import is_successful
@@ -290,7 +292,10 @@ async def read_body(service: Service, request: web.Request) -> bytes:
         if (request.content_length or 0) > limit:
             raise to_exception(_too_large(limit))
         if request.content.is_eof():  # it came with the head
-            return await request.read()
+            body = request.content.read_nowait()
+            if len(body) > limit:
+                raise to_exception(_too_large(limit))
+            return body or await request.read()  # that of a signed request was read before
         async with asyncio.timeout(service.settings.body_timeout_s):
             return await request.read()
     except web.HTTPRequestEntityTooLarge:
@@ -326,6 +331,52 @@ async def read_json(service: Service, request: web.Request) -> Payload:
 def json_response(value: Any, *, status: int = 200, headers: Mapping[str, str] | None = None) -> web.Response:
     """Return a JSON response."""
     return web.Response(body=_encode(value), status=status, headers={**(headers or {}), "Content-Type": JSON})
+
+
+class _WrittenResponse(web.StreamResponse):
+    """A response whose bytes have been passed to the connection, which stays open."""
+
+    prepared = True
+    keep_alive = True
+
+    async def prepare(self, request: web.BaseRequest) -> None:
+        """Do nothing: it was written."""
+
+    async def write_eof(self, data: bytes = b"") -> None:
+        """Do nothing: it was written."""
+
+
+WRITTEN: Final = _WrittenResponse()
+
+
+def write_json(
+    request: web.Request, context: RequestContext, value: Any, headers: Mapping[str, str]
+) -> web.StreamResponse:
+    """Write a JSON response of status 200, and return it; one of an unusual form is left to aiohttp.
+
+    What aiohttp does besides for a response takes a tenth of the CPU time of a completion.
+    """
+    body = _encode(value)
+    fields = {REQUEST_ID_HEADER: context.request_id, **headers}
+    head = "".join([f"{name}: {value}\r\n" for name, value in fields.items()])
+    is_usual = (
+        request.version == HttpVersion11
+        and request.keep_alive
+        and len(body) <= LARGE_BODY_BYTES
+        and head.count("\r") == head.count("\n") == len(fields)
+        and head.isascii()
+    )
+    transport = request.transport
+    if not is_usual or transport is None:
+        return web.Response(body=body, headers={**fields, "Content-Type": JSON})
+    start = f"HTTP/1.1 200 OK\r\nContent-Type: {JSON}\r\nContent-Length: {len(body)}\r\n"
+    transport.write(f"{start}Date: {_http_date(int(time.time()))}\r\n{head}\r\n".encode() + body)
+    return WRITTEN
+
+
+@lru_cache(maxsize=1)
+def _http_date(now: int) -> str:
+    return formatdate(now, usegmt=True)
 
 
 def error_response(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Final
@@ -20,7 +20,7 @@ from llmhub.core.errors import TimedOut, invalid, to_exception
 from llmhub.core.stream import Delta
 from llmhub.core.types import Payload
 from llmhub.engine.call import Answer, Target
-from llmhub.server.app import json_response, open_stream, read_json, write
+from llmhub.server.app import json_response, open_stream, read_json, write, write_json
 from llmhub.server.context import RequestContext
 from llmhub.server.dialects import anthropic, gemini, hub_completions, openai_chat, openai_responses
 from llmhub.server.dialects.dialect import Dialect, ParsedRequest, ReplyInfo, StreamEncoder
@@ -92,9 +92,9 @@ class ServedCompletion:
             dropped=parsed.dropped if answer is None else (*parsed.dropped, *answer.dropped),
         )
 
-    async def send(self, on_deltas: Callable[[Sequence[Delta]], None] | None = None) -> Answer:
+    def send(self, on_deltas: Callable[[Sequence[Delta]], None] | None = None) -> Coroutine[Any, Any, Answer]:
         """Send it; ``on_deltas`` is called with its content as it arrives."""
-        return await self.service.send(
+        return self.service.send(
             self.parsed.request, self.context, on_deltas=on_deltas, cache_mode=self.cache_mode, target=self.target
         )
 
@@ -173,7 +173,7 @@ async def answer(completion: ServedCompletion, request: web.Request) -> web.Stre
         **({} if info.cost_usd is None else {COST_HEADER: f"{info.cost_usd:f}"}),
         **({DROPPED_HEADER: ", ".join(info.dropped)} if info.dropped else {}),
     }
-    return json_response(completion.dialect.encode(response, info), headers=headers)
+    return write_json(request, completion.context, completion.dialect.encode(response, info), headers)
 
 
 def _header_text(text: str) -> str:

@@ -20,7 +20,7 @@ from llmhub.engine.call import Answer, Target
 from llmhub.engine.event_loop import StopSignal
 from llmhub.engine.row_outcome import as_answer
 from llmhub.engine.scheduling import BULK_LANE
-from llmhub.server.app import json_response, read_json
+from llmhub.server.app import read_json, write_json
 from llmhub.server.completion_routes import CACHE_HEADER, CACHE_HIT_HEADER, COST_HEADER, OPTIONS
 from llmhub.server.context import RequestContext
 from llmhub.server.dialects import openai_embeddings
@@ -45,7 +45,7 @@ async def embed(service: Service, request: web.Request, context: RequestContext)
         CACHE_HIT_HEADER: "true" if reply.cache_hit else "false",
         **({} if cost is None else {COST_HEADER: f"{cost:f}"}),
     }
-    return json_response(reply.body, headers=headers)
+    return write_json(request, context, reply.body, headers)
 
 
 class EmbeddingsReply(NamedTuple):

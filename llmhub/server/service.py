@@ -273,6 +273,8 @@ class Service:
             return Costs(Decimal(0), listed)
         if answer.mode == "batch":
             return Costs(compute_cost(response.usage, self.batch_price(served_by, response.served_model)), listed)
+        if not answer.billed_failures:
+            return Costs(listed, listed)
         billed = [listed]
         billed += [compute_cost(each.usage, self.prices.lookup(each.target)) for each in answer.billed_failures]
         known = [cost for cost in billed if cost is not None]

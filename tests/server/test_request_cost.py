@@ -6,11 +6,13 @@ import asyncio
 import gc
 import http.client
 import json
+import socket
 import subprocess
 import sys
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
@@ -200,3 +202,37 @@ def test_an_idle_service_has_not_imported_what_other_requests_need() -> None:
         *("llmhub.server.redis_run_store", "llmhub.server.rpc.grpc_server", "llmhub.server.rpc.flight_server"),
     )
     assert [name for name in modules if name in later] == []
+
+
+class TestWrittenResponses:
+    """Responses that are written without aiohttp's own way are those that it would have written."""
+
+    BODY = json.dumps({"model": "openai/gpt-4o-mini", "messages": [{"role": "user", "content": "Say 1"}]})
+
+    def ask(self, running: RunningService, version: str, *headers: str) -> tuple[str, dict[str, str], dict[str, Any]]:
+        """Send a request in a version of HTTP, twice if the connection stays open; return the last reply."""
+        with socket.create_connection(("127.0.0.1", urlsplit(running.url).port or 0)) as connection:
+            lines = ("host: x", "content-type: application/json", f"content-length: {len(self.BODY)}", *headers)
+            request = "\r\n".join([f"POST /v1/chat/completions HTTP/{version}", *lines, "", self.BODY])
+            file = connection.makefile("rb")
+            for _ in range(1 if headers or version == "1.0" else 2):
+                connection.sendall(request.encode())
+                status = file.readline().decode().strip()
+                fields = dict(line.decode().strip().lower().split(": ", 1) for line in iter(file.readline, b"\r\n"))
+                body = json.loads(file.read(int(fields["content-length"])))
+            if headers or version == "1.0":
+                assert file.read() == b""
+        return status, fields, body
+
+    def test_the_connection_stays_open_unless_the_client_says_otherwise(self, running: RunningService) -> None:
+        replies = [
+            self.ask(running, "1.1"),
+            self.ask(running, "1.1", "connection: close"),
+            self.ask(running, "1.0"),
+        ]
+        assert [status.partition(" ")[2] for status, _, _ in replies] == ["200 OK"] * 3
+        texts = [body["choices"][0]["message"]["content"] for _, _, body in replies]
+        assert texts[0] == texts[1] == texts[2] != ""
+        of_aiohttp = {"server", "connection"}
+        names = [{*fields} - of_aiohttp for _, fields, _ in replies]
+        assert names[0] == names[1] == names[2] >= {"date", "content-type", "x-request-id", "x-llmhub-cost-usd"}

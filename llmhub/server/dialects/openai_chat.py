@@ -151,7 +151,7 @@ def parse(payload: Payload, native: bool) -> ParsedRequest:
     """Parse a Chat Completions body."""
     body = read_as(payload, ChatRequest)
     fields: dict[str, Any] = {name: getattr(body, name) for name in PARAMS}
-    extra = other_fields(payload, FIELDS, native=native)
+    extra = {} if payload.keys() <= FIELDS else other_fields(payload, FIELDS, native=native)
     if body.tools:
         tools = [_tool(tool, f"$.tools[{index}]", native=native) for index, tool in enumerate(body.tools)]
         if all(tool is not None for tool in tools):
@@ -320,6 +320,8 @@ def encode(response: CompletionResponse, info: ReplyInfo) -> Payload:
 
 
 def _answer(parts: Sequence[Part]) -> Payload:
+    if len(parts) == 1 and type(parts[0]) is Text:  # as most answers are
+        return {"role": "assistant", "content": parts[0].text, "refusal": None}
     text = "".join([part.text for part in parts if isinstance(part, Text)])
     refusal = "".join([part.text for part in parts if isinstance(part, Refusal)])
     reasoning = "".join([part.text for part in parts if isinstance(part, Reasoning)])
