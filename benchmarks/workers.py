@@ -2,6 +2,7 @@
 
     python benchmarks/workers.py                  # all figures
     python benchmarks/workers.py --only overhead  # or jobs, memory, connections, limit
+    python benchmarks/workers.py --only limit --engine spark --rpm 3000  # or ray, dask, in their environments
 
 Everything runs before a server on loopback that answers at once, with an SQLite cache; the limit that four workers
 share is that of a simulator, in a Redis server that is started for it. Figures of a busy machine are ratios of two
@@ -17,17 +18,23 @@ import socket
 import statistics
 import subprocess
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 from bench import MODEL, PROMPT, hub_at, interleaved, measure_table, static_server, texts
 from redis import Redis
+from redis.backoff import ConstantBackoff
+from redis.retry import Retry
 
 import llmhub
 from llmhub import distributed
+from llmhub.cache.redis_limiter import LIMIT_INFIX
 from llmhub.config import Settings
 from llmhub.sim import Latency, SimLimit, Simulator, serving
 
@@ -36,6 +43,8 @@ CONCURRENCY = 64
 WORKERS = 4
 LIMIT_RPM = 1200
 LIMIT_ROWS = 2000
+STEADY_MARGIN_S = 2.0
+"""What is left out of the steady state at its beginning and end."""
 
 
 def batches_of(rows: int) -> list[pa.RecordBatch]:
@@ -119,38 +128,127 @@ def connections(url: str, folder: Path, rows: int) -> None:
     print(f"connections of 8 tasks of {CONCURRENCY} at once: {sockets() - before}")
 
 
-def limit(_url: str, _folder: Path, rows: int) -> None:
-    """Print how much of a limit four workers use together, and how often they call the store."""
-    port, count = free_port(), min(rows, LIMIT_ROWS)
-    command = ["redis-server", "--port", str(port), "--save", "", "--appendonly", "no"]
-    settings = Simulator(seed=7, latency=Latency(0.2), limit=SimLimit(rpm=LIMIT_RPM, burst_s=2.5))
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as server, serving(settings) as simulator:
-        try:
-            cache = llmhub.RedisCache(f"redis://127.0.0.1:{port}/0")
-            limits = {"openai": llmhub.Limit(rpm=LIMIT_RPM)}
-            with llmhub.Hub(simulator=simulator.url, cache=cache, limits=limits, settings=Settings()) as hub:
-                job = distributed.job(PROMPT, model=MODEL, hub=hub, concurrency=CONCURRENCY)
-                table = distributed.joblib(texts(count), job, n_jobs=WORKERS)
-            with Redis.from_url(cache.url) as client:
-                stats = {
-                    name.removeprefix("cmdstat_"): each["calls"] for name, each in client.info("commandstats").items()
-                }
-                stored = client.info("memory")["used_memory_dataset"]
-        finally:
-            server.terminate()
+def limit(_url: str, _folder: Path, rows: int, engine: str = "joblib", rpm: int = LIMIT_RPM) -> None:
+    """Print how much of a limit the four workers of an engine use together, and how often they call the store."""
+    count = min(rows, LIMIT_ROWS)
+    settings = Simulator(seed=7, latency=Latency(0.2), limit=SimLimit(rpm=rpm, burst_s=2.5))
+    with ExitStack() as stack:
+        run = stack.enter_context(started(engine))
+        url = stack.enter_context(redis_server())
+        calls = stack.enter_context(limiter_calls(url))
+        simulator = stack.enter_context(serving(settings))
+        cache = llmhub.RedisCache(url)
+        limits = {"openai": llmhub.Limit(rpm=rpm)}
+        with llmhub.Hub(simulator=simulator.url, cache=cache, limits=limits, settings=Settings()) as hub:
+            job = distributed.job(PROMPT, model=MODEL, hub=hub, keep=["text"], concurrency=CONCURRENCY)
+            began = time.time()
+            table = run(texts(count), job)
+            ended = time.time()
+        with Redis.from_url(url) as client:
+            stats = {name.removeprefix("cmdstat_"): each["calls"] for name, each in client.info("commandstats").items()}
+            stored = client.info("memory")["used_memory_dataset"]
         statuses = simulator.counts()["by_status"]
-    sent = sorted(table.column("started_at").to_pylist())
-    seconds = (sent[-1] - sent[0]).total_seconds()
-    calls = stats["time"]  # the script of the limiter alone asks the server for the time
-    scripts = stats.get("evalsha", 0) + stats.get("eval", 0)
-    used = (count - 1) / seconds / (LIMIT_RPM / 60)
+    sent = sorted(start.timestamp() for start in table.column("started_at").to_pylist())
+    seconds = sent[-1] - sent[0]
+    steady = [at for at in calls if sent[0] + STEADY_MARGIN_S <= at <= sent[-1] - STEADY_MARGIN_S]
     print(
-        f"{count:,} rows by {WORKERS} workers under {LIMIT_RPM:,} requests a minute: replies by status {statuses}, "
-        f"{used:.3f} of the permitted rate, {calls} store calls in {seconds:.0f} s: {calls / seconds:.2f} a second"
+        f"{engine}: {count:,} rows by {WORKERS} workers under {rpm:,} requests a minute in {seconds:.0f} s: replies by "
+        f"status {statuses}, {(count - 1) / seconds / (rpm / 60):.3f} of the permitted rate from the first to the last "
+        f"request ({count / (ended - began) / (rpm / 60):.3f} with the start of the engine); calls of the limiter a "
+        f"second: {len(steady) / (seconds - 2 * STEADY_MARGIN_S):.2f} in the steady state, "
+        f"{len(calls) / seconds:.2f} in all ({len(calls)})"
     )
-    commands = {"claims and releases": scripts - calls, "reads": stats.get("mget", 0), "writes": stats.get("mset", 0)}
+    scripts = stats.get("evalsha", 0) + stats.get("eval", 0)
+    commands = {
+        "claims and releases": scripts - len(calls),
+        "reads": stats.get("mget", 0),
+        "writes": stats.get("mset", 0),
+    }
     shares = ", ".join(f"{number / count:.2f} {name}" for name, number in commands.items())
     print(f"  Redis, for each row: {shares}, {stored / count:,.0f} bytes")
+
+
+@contextmanager
+def redis_server() -> Iterator[str]:
+    """Run a Redis server and yield its URL."""
+    port = free_port()
+    command = ["redis-server", "--port", str(port), "--save", "", "--appendonly", "no"]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as server:
+        try:
+            yield f"redis://127.0.0.1:{port}/0"
+        finally:
+            server.terminate()
+
+
+@contextmanager
+def limiter_calls(url: str) -> Iterator[list[float]]:
+    """Yield a list that gets the time of each call of the shared limiter, as the server sees it."""
+    calls: list[float] = []
+    ended = threading.Event()
+    connection = Redis.from_url(url, retry=Retry(ConstantBackoff(0.05), 100), socket_timeout=None)
+    with connection as client, client.monitor() as monitor:
+
+        def follow() -> None:
+            for command in monitor.listen():
+                if command["command"].startswith("EVAL") and LIMIT_INFIX.decode() in command["command"]:
+                    calls.append(command["time"])
+                if ended.is_set():
+                    return
+
+        thread = threading.Thread(target=follow)
+        thread.start()
+        try:
+            yield calls
+        finally:
+            ended.set()
+            client.ping()
+            thread.join()
+
+
+@contextmanager
+def started(engine: str) -> Iterator[Callable[[pa.Table, distributed.DistributedJob], pa.Table]]:
+    """Start an engine with four worker processes, and yield a function that completes a table on it.
+
+    Ray needs ``RAY_worker_niceness=0`` in the environment on a busy machine, and Spark ``PYSPARK_PYTHON``.
+    """
+    with ExitStack() as stack:
+        match engine:
+            case "spark":
+                builder = import_module("pyspark.sql").SparkSession.builder.master(f"local[{WORKERS}]")
+                session = builder.config("spark.ui.enabled", "false").getOrCreate()
+                stack.callback(session.stop)
+
+                def run(rows: pa.Table, job: distributed.DistributedJob) -> pa.Table:
+                    frame = session.createDataFrame(rows.to_pandas()).repartition(WORKERS)
+                    return distributed.spark(frame, job).toArrow()
+
+            case "ray":
+                ray = import_module("ray")
+                ray.init(num_cpus=WORKERS + 2, include_dashboard=False, log_to_driver=False)
+                context = import_module("ray.data").DataContext.get_current()
+                context.enable_progress_bars = False
+                context.wait_for_min_actors_s = 120  # so that each has its part of the rows
+                stack.callback(ray.shutdown)
+
+                def run(rows: pa.Table, job: distributed.DistributedJob) -> pa.Table:
+                    frame = distributed.ray(ray.data.from_arrow(rows).repartition(WORKERS), job, workers=WORKERS)
+                    return pa.concat_tables(ray.get(frame.to_arrow_refs()))
+
+            case "dask":
+                dask, frames = import_module("distributed"), import_module("dask.dataframe")
+                cluster = dask.LocalCluster(n_workers=WORKERS, threads_per_worker=1, dashboard_address=None)
+                stack.enter_context(dask.Client(stack.enter_context(cluster)))
+
+                def run(rows: pa.Table, job: distributed.DistributedJob) -> pa.Table:
+                    frame = distributed.dask(frames.from_pandas(rows.to_pandas(), npartitions=WORKERS), job)
+                    return pa.Table.from_pandas(frame.compute(), preserve_index=False)
+
+            case _:
+
+                def run(rows: pa.Table, job: distributed.DistributedJob) -> pa.Table:
+                    return distributed.joblib(rows, job, n_jobs=WORKERS)
+
+        yield run
 
 
 def free_port() -> int:
@@ -168,12 +266,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", choices=["overhead", "jobs", "memory", "connections", "limit"])
     parser.add_argument("--rows", type=int, default=20_000)
+    parser.add_argument("--engine", choices=["joblib", "spark", "ray", "dask"], default="joblib")
+    parser.add_argument("--rpm", type=int, default=LIMIT_RPM, help="of the limit that the workers share")
     options = parser.parse_args()
     print("load average before:", *os.getloadavg())
     for measure in (overhead, jobs, memory, connections, limit):
         if options.only in (None, measure.__name__):
             with static_server() as url, tempfile.TemporaryDirectory() as folder:
-                measure(url, Path(folder), options.rows)
+                others = (options.engine, options.rpm) if measure is limit else ()
+                measure(url, Path(folder), options.rows, *others)
     print("load average after:", *os.getloadavg())
 
 

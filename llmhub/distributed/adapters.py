@@ -257,12 +257,13 @@ def joblib(frame: Any, job: DistributedJob, *, n_jobs: int = -1) -> pa.Table:
     import pyarrow as pa  # noqa: PLC0415 - slow to import
 
     from llmhub.tables import frames  # noqa: PLC0415 - imports Arrow
-    from llmhub.tables.streaming_io import effective_jobs, split_frame  # noqa: PLC0415 - imports Arrow
+    from llmhub.tables.streaming_io import SLICES_PER_JOB, effective_jobs, split_frame  # noqa: PLC0415 - imports Arrow
 
     table = frames.to_table(frame)
     schema = job.schema(table.schema)
     workers = effective_jobs(n_jobs)
-    parts = split_frame(table, workers)
+    # Workers under one limit end together, and each part ends with a lease that is not full.
+    parts = split_frame(table, workers, 1 if job.hub.limits else SLICES_PER_JOB)
     calls = (library.delayed(_map_part)(job.with_workers(workers), first, part) for first, part in parts)
     done = library.Parallel(n_jobs=n_jobs, batch_size=1)(calls)
     return pa.Table.from_batches([batch for part in done for batch in part], schema=schema)

@@ -28,7 +28,7 @@ from llmhub.cache.shared_limiter import Member, TotalBooking
 from llmhub.cache.store import StoreError, reach_of
 from llmhub.core.budget import NANO_PER_USD, Budget, nano_to_usd, parse_budget
 from llmhub.core.errors import invalid
-from llmhub.engine.event_loop import StopSignal
+from llmhub.engine.event_loop import StopSignal, is_on_background_loop, submit
 from llmhub.engine.progress import CONCURRENCY, Progress
 from llmhub.engine.spending import SharedBudget
 from llmhub.engine.store_budget import StoreBudget
@@ -41,6 +41,10 @@ REPORT_INTERVAL_S: Final = 1.0
 """Time between two reports of all workers together."""
 MAX_REPORT_INTERVAL_S: Final = 8.0
 """Longest time between two reports of a worker, and the time for which a report by a booking is enough."""
+FIRST_REPORT_S: Final = 4.0
+"""Time after which a worker reports by itself if it has booked no limits."""
+LEAVE_TIMEOUT_S: Final = 10.0
+"""Time that a worker waits at its end until its leases are given back."""
 UNLIMITED: Final = 1 << 60
 """The limit of totals that only count."""
 MODEL_COUNTERS: Final = ("rows", "failed", "cached", "nano_usd", "input_tokens", "output_tokens")
@@ -283,7 +287,11 @@ class _Worker:
             return
         if self._job.hub.job != process_job(os.getpid()):  # else the workers are threads of one process
             self._job.hub.runtime.expect_workers(self._job.workers)
-        self._report()
+        if self._shared.applies_to(self._job.model_names, self._job.hub.limits):
+            # The first booking of the limits reports, and tells of a stop before anything is sent.
+            self._report_at = time.monotonic() + FIRST_REPORT_S
+        else:
+            self._report()
         self._shared.carried.append(self)
         self._thread = threading.Thread(target=self._run, name="llmhub-job", daemon=True)
         self._thread.start()
@@ -381,8 +389,22 @@ class _Worker:
         self._thread.join()
         with suppress(ValueError):
             self._shared.carried.remove(self)
+        unspent = self.budget.unspent() if isinstance(self.budget, StoreBudget) else ()
         others = any(each.scope == self.scope for each in tuple(self._shared.carried))
-        self._report(self.budget.unspent() if isinstance(self.budget, StoreBudget) else (), leaves=not others)
+        if not self._leave(unspent):
+            self._report(unspent, leaves=not others)
+
+    def _leave(self, extra: Sequence[TotalBooking]) -> bool:
+        """Report in the call that gives back leases; return whether there was one."""
+        assert self._shared is not None  # noqa: S101 - for the type checker
+        if is_on_background_loop():  # where an abandoned generator may be closed
+            return False
+        taken = self.take()
+        with suppress(StoreError, TimeoutError):
+            if submit(self._shared.leave(self, [*taken, *extra])).result(LEAVE_TIMEOUT_S) is not None:
+                return True
+        self.on_lost(taken)
+        return False
 
 
 def _total(results: pa.Table, name: str) -> Any:

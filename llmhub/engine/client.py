@@ -34,7 +34,7 @@ from llmhub.engine.call import Answer, Call, Middleware, Send, Target, chain
 from llmhub.engine.circuit_breaker import HEALTH_ORDER, Breaker, Circuit, CircuitHealth, circuit_breaker_middleware
 from llmhub.engine.credential_manager import NO_POLICY, CredentialManager, CredentialPolicy, credential_middleware
 from llmhub.engine.decision_log import RecordDecision
-from llmhub.engine.event_loop import StopSignal, background_loop, submit
+from llmhub.engine.event_loop import StopSignal, background_loop, is_on_background_loop, submit
 from llmhub.engine.fan_out import DRAIN_TIMEOUT_S, SWEEP_INTERVAL_S
 from llmhub.engine.fan_out_types import CHUNK_SIZE, PlannedItem
 from llmhub.engine.hooks import exception_guard
@@ -617,9 +617,5 @@ def _close(
 def _wait_on_loop(work: Coroutine[Any, Any, None]) -> None:
     """Run ``work`` on the background loop; wait for it unless this is that loop's thread."""
     future = submit(work)
-    try:
-        on_loop = asyncio.get_running_loop() is background_loop()
-    except RuntimeError:
-        on_loop = False
-    if not on_loop:
+    if not is_on_background_loop():
         future.result(timeout=CLOSE_TIMEOUT_S)

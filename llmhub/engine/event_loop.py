@@ -130,6 +130,14 @@ def _stop_loop(loop: asyncio.AbstractEventLoop, thread: threading.Thread) -> Non
         thread.join(SHUTDOWN_TIMEOUT_S)
 
 
+def is_on_background_loop() -> bool:
+    """Return whether this thread is that of the background loop, which must not wait for work on it."""
+    try:
+        return asyncio.get_running_loop() is background_loop()
+    except RuntimeError:
+        return False
+
+
 def submit(work: Coroutine[Any, Any, T], drain: StopSignal | None = None) -> concurrent.futures.Future[T]:
     """Schedule a coroutine on the background loop. Its future has any exception, ``SystemExit`` included.
 

@@ -17,7 +17,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections import deque
-from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -26,6 +26,7 @@ from hashlib import blake2b
 from itertools import accumulate, islice
 from math import ceil, inf
 from typing import Any, Final, NamedTuple, Protocol, TypeAlias
+from weakref import WeakSet
 
 from llmhub.cache.shared_limiter import (
     MAX_AHEAD_US,
@@ -43,10 +44,19 @@ from llmhub.core.provider import SECRET_FIELDS
 from llmhub.engine.call import Target
 from llmhub.engine.decision_log import RecordDecision
 from llmhub.engine.event_loop import run_in_thread
-from llmhub.engine.limits import DIMENSIONS, EPSILON, Limit, RateCost, SlidingWindow, TokenBucket, initial_states
+from llmhub.engine.limits import (
+    DIMENSIONS,
+    EPSILON,
+    MINUTE_S,
+    Limit,
+    RateCost,
+    SlidingWindow,
+    TokenBucket,
+    initial_states,
+)
 
 MAX_LEASE_S: Final = 1.0
-"""A lease is for at most what a limit restores in this time."""
+"""A lease is for at most what a limit permits in this time."""
 AHEAD_S: Final = 4.0
 """How far all workers together may book a limit ahead, if each has one lease."""
 LEAD_SLOTS: Final = 2
@@ -57,6 +67,8 @@ STALE_S: Final = 1.0
 """A slot that was not used for so long is given back, since many late slots used at once would be a burst."""
 FLUSH_S: Final = 0.5
 """Time after which what was not used is given back, if no booking follows and no call uses it."""
+GATHER_S: Final = 0.02
+"""Time in which the first calls of a task gather, so that its first lease is not for one of them."""
 UNSCOPED: Final = frozenset({"session_token", "access_token", "signing_secret"})
 """Credentials that do not tell accounts apart."""
 REFUSED_PAUSE_S: Final = 1.0
@@ -150,15 +162,24 @@ class _Limit(NamedTuple):
     window_us: int = 0
     slides: bool = False
 
+    @property
+    def permitted_per_s(self) -> float:
+        """What a rate permits in a second, averaged over a minute: what it restores, and its part of the burst."""
+        return MICROSECONDS / self.interval_us + self.burst / MINUTE_S
+
 
 @dataclass(slots=True)
 class _Grant:
-    """A lease in use: when it begins, how many calls it was booked for, and what of each limit is left and used."""
+    """A lease in use: when it begins, how many calls it was booked for, and what of each limit is left and used.
+
+    ``parts`` is into how many parts each limit was divided for it, since the store was lost.
+    """
 
     start: float
     calls: int
     left: list[float]
     used: list[float]
+    parts: int = 1
 
 
 class _Unused:
@@ -202,6 +223,7 @@ class SharedLimits:
     workers: int = 1
     carried: deque[CarriedTotals] = field(default_factory=deque)
     member: Member = field(init=False)
+    leased: WeakSet[LeasedLimits] = field(default_factory=WeakSet)
     scopes: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
@@ -221,8 +243,9 @@ class SharedLimits:
         shared = [each for name, limit in limits.items() for each in _shared_limits(scope, name, limit)]
         if not shared:
             return None
-        self.scopes.add(scope)
-        return LeasedLimits(self, scope, shared, waiting, clock, events)
+        leased = LeasedLimits(self, scope, shared, waiting, clock, events)
+        self.leased.add(leased)
+        return leased
 
     def next_carried(self) -> CarriedTotals | None:
         """Return what the next lease carries along."""
@@ -231,6 +254,26 @@ class SharedLimits:
             return self.carried[0]
         except IndexError:  # another thread may remove the last one
             return None
+
+    def applies_to(self, names: Iterable[str], limits: Mapping[str, Limit]) -> bool:
+        """Return whether calls of all these models use shared limits."""
+        shared = {name for name, limit in limits.items() if limit.shared}
+        return all(name in shared or name.partition("/")[0] in shared for name in names)
+
+    async def leave(self, carried: CarriedTotals, totals: Sequence[TotalBooking]) -> Lease | None:
+        """Book the last totals of a worker that ends, give back its leases, and report that it needs no share.
+
+        Returns ``None`` where this client has no leases, or others than the worker use them. On the event loop.
+        """
+        for each in tuple(self.leased):
+            await each.settle()
+        free = [each for each in self.leased if each.scope in self.scopes and each.is_idle]
+        if self.carried or not free:
+            return None
+        last = max(free, key=lambda each: each.has_unused)
+        lease: Lease = await self.call_store(last.book_last(carried.scope), self.member, totals)
+        self.scopes.discard(last.scope)
+        return lease
 
     def close(self) -> None:
         """Report that this worker needs no share any more."""
@@ -315,9 +358,10 @@ class LeasedLimits:
     """
 
     __slots__ = (
-        "_asking", "_clock", "_events", "_flush", "_grants", "_lease_calls", "_limits", "_local", "_lost", "_pausing",
-        "_reached", "_recheck_at", "_scope", "_second_began", "_shared", "_taken", "_taken_before", "_unused",
-        "_used_at", "_used_up", "_used_up_until", "_waiting", "_was_full", "job_workers", "jobs", "workers",
+        "__weakref__", "_asking", "_clock", "_events", "_flush", "_grants", "_lease_calls", "_limits", "_local",
+        "_lost", "_pausing", "_reached", "_recheck_at", "_scope", "_second_began", "_shared", "_taken",
+        "_taken_before", "_unused", "_used_at", "_used_up", "_used_up_until", "_waiting", "_was_full", "job_workers",
+        "jobs", "workers",
     )  # fmt: skip
 
     def __init__(
@@ -358,7 +402,8 @@ class LeasedLimits:
                 amount = cost[limit.dimension]
                 if amount > left + EPSILON:
                     break
-                due = grant.start + (used + min(amount, limit.burst)) * limit.interval_us / MICROSECONDS
+                slots = (used + min(amount, limit.burst)) * grant.parts
+                due = grant.start + slots * limit.interval_us / MICROSECONDS
                 if due > at:
                     at, reason = due, limit.reason
             else:
@@ -399,6 +444,34 @@ class LeasedLimits:
             self._give_back(self._grants.popleft())
         self._pausing = asyncio.get_running_loop().create_task(self._book((), ceil(pause_s * MICROSECONDS)))
 
+    @property
+    def scope(self) -> str:
+        """The account."""
+        return self._scope
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether no call waits, and no booking is on its way."""
+        return not self._waiting and self._asking is None
+
+    @property
+    def has_unused(self) -> bool:
+        """Whether something was booked and not used."""
+        return bool(self._grants) or bool(self._unused)
+
+    async def settle(self) -> None:
+        """Wait for a booking that is on its way."""
+        if self._asking is not None:
+            await asyncio.wait([self._asking])
+
+    def book_last(self, also_in: str) -> Callable[[Member, Sequence[TotalBooking]], Lease]:
+        """Return a function that gives back what was not used, and leaves the account and another scope."""
+        while self._grants:
+            self._give_back(self._grants.popleft())
+        unused, self._unused = self._unused, _Unused(len(self._limits))
+        book = self._booking((), unused, 1, also_in, leaves=True)
+        return lambda member, totals: book(self._shared.limiter.book, self._scope, member, totals, 0)
+
     def ask(self) -> None:
         """Book the next lease if it is time to, or return leases that no call waits for."""
         if self._asking is not None:
@@ -414,10 +487,19 @@ class LeasedLimits:
         lead = max(LEAD_SLOTS, LEAD_S * MICROSECONDS / slowest_us)
         # A worker with short leases must not hold two of them: it would get two shares.
         if granted < len(self._waiting) and granted <= min(lead, self._lease_calls // 2) and len(self._grants) <= 1:
-            calls = self._next_calls(granted)
-            earlier = list(islice(self._waiting, granted))
-            earlier += calls[-1:] * (granted - len(earlier))
-            self._start(self._book(calls, reserved_for=earlier + calls))
+            self._start(self._book_next(granted))
+
+    async def _book_next(self, granted: int) -> None:
+        """Book a lease for the calls that wait without one."""
+        if not self._grants and not self._was_full and self._shared.carried:
+            await asyncio.sleep(GATHER_S)
+        calls = self._next_calls(granted)
+        if not calls:  # they were cancelled meanwhile
+            self._asking = None
+            return
+        earlier = list(islice(self._waiting, granted))
+        earlier += calls[-1:] * (granted - len(earlier))
+        await self._book(calls, reserved_for=earlier + calls)
 
     def _next_calls(self, granted: int) -> list[Waiting]:
         """Return the calls that the next lease is for: those that wait, and as many like the last of them as will.
@@ -426,7 +508,7 @@ class LeasedLimits:
         """
         # The first lease is for one call, unless it is known how many workers there are: its answer tells.
         is_known = self._lease_calls or self.job_workers > 1
-        lease_us = lease_seconds(self.jobs, self.job_workers) * MICROSECONDS if is_known else 0.0
+        lease_s = lease_seconds(self.jobs, self.job_workers) if is_known else 0.0
         parts = LEASES_PER_WINDOW * self.workers
         booked = [0.0] * len(self._limits)
         waiting = list(islice(self._waiting, granted, None))
@@ -441,10 +523,10 @@ class LeasedLimits:
                 is_full = is_full or (
                     booked[index] * parts > limit.allowed
                     if limit.window_us
-                    else booked[index] * limit.interval_us > lease_us + 1
+                    else booked[index] > lease_s * limit.permitted_per_s + EPSILON
                 )
-            if calls and (is_full or not lease_us):
-                self._was_full = bool(lease_us) and len(calls) < len(waiting)
+            if calls and (is_full or not lease_s):
+                self._was_full = bool(lease_s) and len(calls) < len(waiting)
                 break
             calls.append(waiter)
         return calls
@@ -491,7 +573,7 @@ class LeasedLimits:
         for index, granted in zip(windows, lease.windows, strict=True):
             self._unused.add(index, granted / WINDOW_UNITS - amounts[index], start)
         self._lease_calls = count
-        self._grants.append(_Grant(start, count, amounts, [0.0] * len(amounts)))
+        self._grants.append(_Grant(start, count, amounts, [0.0] * len(amounts), self.workers if self._lost else 1))
 
     def _amounts(self, calls: Collection[Waiting]) -> list[float]:
         """Return what calls use of each limit."""
@@ -524,6 +606,7 @@ class LeasedLimits:
             return self._booking(calls, unused, self.workers)(self._local.book, self._scope, member, (), pause_us)
         self._set_lost("")
         self._reached = True
+        shared.scopes.add(self._scope)
         self.jobs, self.job_workers, self.workers = lease.jobs, lease.job_workers, lease.workers
         for (budget, _), granted in zip(wanted, lease.totals, strict=False):
             budget.add(granted)
@@ -532,7 +615,13 @@ class LeasedLimits:
         return lease
 
     def _booking(
-        self, calls: Collection[Waiting], unused: _Unused, workers: int, also_alive_in: str = ""
+        self,
+        calls: Collection[Waiting],
+        unused: _Unused,
+        workers: int,
+        also_alive_in: str = "",
+        *,
+        leaves: bool = False,
     ) -> Callable[..., Lease]:
         """Return a function that books calls where this many workers have a part of each limit of their own."""
         now = self._clock()
@@ -564,6 +653,8 @@ class LeasedLimits:
         others: dict[str, Any] = {"windows": windows} if windows else {}
         if also_alive_in:
             others["also_alive_in"] = also_alive_in
+        if leaves:
+            others["leaves"] = True
 
         def book(limiter: Any, scope: str, member: Member, totals: Any, pause_us: int) -> Lease:
             lease: Lease = limiter(scope, member, rates, totals, pause_us, **others)

@@ -276,7 +276,7 @@ def _iter_complete_batches(path: Path) -> Iterator[pa.RecordBatch]:
 # Slices for several processes
 
 
-def split_frame(frame: Any, jobs: int) -> list[tuple[int, Any]]:
+def split_frame(frame: Any, jobs: int, slices_per_job: int = SLICES_PER_JOB) -> list[tuple[int, Any]]:
     """Split a frame into slices of nearly equal size, each with the position of its first row.
 
     Examples
@@ -286,7 +286,7 @@ def split_frame(frame: Any, jobs: int) -> list[tuple[int, Any]]:
     """
     source = frames.pandas_or_arrow(frame)
     rows = len(source)
-    n_slices = max(1, min(rows, jobs * SLICES_PER_JOB))
+    n_slices = max(1, min(rows, jobs * slices_per_job))
     bounds = [rows * number // n_slices for number in range(n_slices + 1)]
     return [(start, _slice_rows(source, start, stop)) for start, stop in pairwise(bounds)]
 

@@ -16,6 +16,7 @@ import pytest
 
 import llmhub
 from llmhub import distributed
+from llmhub.cache.shared_limiter import SharedLimiter
 from llmhub.config import Settings
 from llmhub.sim import SimulatorThread
 
@@ -146,6 +147,32 @@ def test_a_stopped_job_sends_nothing_more(hub: llmhub.Hub, simulator: SimulatorT
     assert without.progress().rows == 0
 
 
+def test_a_worker_under_a_limit_calls_the_store_to_book_and_once_at_its_end(
+    simulator: SimulatorThread, tmp_path: Path
+) -> None:
+    limits = {"openai": llmhub.Limit(rpm=60_000)}
+    cache = llmhub.DiskCache(tmp_path / "limited.db")
+    with llmhub.Hub(simulator=simulator.url, cache=cache, limits=limits, settings=Settings()) as hub:
+        job, shared, booked = make_job(hub), hub.runtime.shared_limits, list[bool]()
+        assert shared is not None
+        limiter = shared.limiter
+
+        def count(*arguments: Any, leaves: bool = False, **options: Any) -> Any:
+            booked.append(leaves)
+            return limiter.book(*arguments, leaves=leaves, **options)
+
+        shared.limiter, shared.workers = SharedLimiter(book=count, leave=limiter.leave), 2
+        list(job(ROWS.to_batches()))
+        assert booked == [False, True]
+        assert (job.progress().rows, job.progress().workers) == (len(ROWS), 0)
+        job.stop()
+        before = simulator.counts()["requests"]
+        others = pa.table({"id": [1, 2], "text": ["not sent", "not sent either"]})
+        (batch,) = job(others.to_batches())
+        assert set(batch.column("status").to_pylist()) == {"cancelled"}
+        assert simulator.counts()["requests"] == before
+
+
 def test_an_engine_completes_a_frame_as_this_process_does(hub: llmhub.Hub, simulator: SimulatorThread) -> None:
     import pandas as pd  # noqa: PLC0415 - slow to import
 
@@ -194,6 +221,7 @@ INTERRUPTED = """
 import signal, sys
 import joblib, pyarrow as pa
 import llmhub
+from llmhub.cache.shared_limiter import SharedLimiter
 from llmhub.config import Settings
 from llmhub.sim import Latency, Simulator, serving
 

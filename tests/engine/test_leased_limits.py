@@ -267,23 +267,70 @@ def test_a_worker_that_never_reached_the_store_uses_its_part_of_the_limit(virtua
     assert workers.most_in(60.0) <= 1.1 * RPM
 
 
+class Counts:
+    """Counts of a job that travel with leases."""
+
+    scope = "job 1"
+
+    def __init__(self) -> None:
+        self.booked: list[int] = []
+
+    def take(self) -> list[TotalBooking]:
+        return [TotalBooking("rows", 7, 1 << 60)]
+
+    def on_booked(self, used: tuple[int, ...]) -> None:
+        self.booked += used
+
+    def on_lost(self, taken: list[TotalBooking]) -> None:
+        raise AssertionError
+
+
+def test_a_task_begins_with_a_full_lease_and_ends_with_one_store_call(virtual: Any) -> None:
+    """Its calls come one by one; the call that gives back what is left also reports and leaves."""
+
+    async def work(workers: Workers) -> None:
+        async def late(worker: RateLimiter, delay_s: float) -> None:
+            await asyncio.sleep(delay_s)
+            await workers.send(worker)
+
+        worker, counts = workers.worker(expected=4), Counts()
+        (shared,) = workers.shared
+        shared.carried.append(counts)
+        await asyncio.gather(*(late(worker, 0.0005 * row) for row in range(20)))
+        assert workers.store_calls == 1
+        shared.carried.remove(counts)
+        assert await shared.leave(counts, counts.take()) is not None
+        assert workers.store_calls == 2
+        other = workers.memory.book(account_scope(TARGET), Member("job", "other"), [], [TotalBooking("rows", 0, 99)])
+        assert (other.workers, other.used) == (1, (14,))
+        assert workers.memory.book("job 1", Member("job", "other"), []).workers == 1
+        shared.close()  # has left already
+        await asyncio.gather(*(late(worker, 0.0) for _ in range(2)))
+        assert len(shared.scopes) == 1  # it needs a share again
+
+    simulate(virtual, work)
+
+
+def test_leases_that_nobody_used_are_given_back_at_the_end_of_a_task(virtual: Any) -> None:
+    async def work(workers: Workers) -> None:
+        worker, counts = workers.worker(expected=4), Counts()
+        (shared,) = workers.shared
+        shared.carried.append(counts)
+        stopped = [asyncio.create_task(workers.send(worker)) for _ in range(20)]
+        await asyncio.sleep(0.3)  # some have been sent, and the others wait for their slots
+        sent = len(workers.sent_at)
+        for task in stopped:
+            task.cancel()
+        await asyncio.gather(*stopped, return_exceptions=True)
+        shared.carried.remove(counts)
+        assert await shared.leave(counts, []) is not None
+        (booked,) = workers.memory.book.__self__.tats.values()  # type: ignore[attr-defined]
+        assert booked <= (sent + 1) / PERMITTED_PER_S * 1.02e6
+
+    simulate(virtual, work)
+
+
 def test_budgets_are_booked_and_counts_are_carried_in_the_same_store_call(virtual: Any) -> None:
-    class Counts:
-        scope = "job 1"
-        booked: list[int]
-
-        def __init__(self) -> None:
-            self.booked = []
-
-        def take(self) -> list[TotalBooking]:
-            return [TotalBooking("rows", 7, 1 << 60)]
-
-        def on_booked(self, used: tuple[int, ...]) -> None:
-            self.booked += used
-
-        def on_lost(self, taken: list[TotalBooking]) -> None:
-            raise AssertionError
-
     async def work(workers: Workers) -> None:
         worker, counts = workers.worker(), Counts()
         workers.shared[-1].carried.append(counts)
