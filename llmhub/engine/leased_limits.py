@@ -164,7 +164,7 @@ class _Limit(NamedTuple):
 
     @property
     def permitted_per_s(self) -> float:
-        """What a rate permits in a second, averaged over a minute: what it restores, and its part of the burst."""
+        """Amount that a rate permits in a second on average: what it restores, and a part of the burst."""
         return MICROSECONDS / self.interval_us + self.burst / MINUTE_S
 
 
