@@ -3,9 +3,17 @@
 ``python benchmarks/pacing.py`` draws 200 servers at random (token buckets, fixed and sliding windows, concurrency caps,
 refusals at the start or in the middle, random refusals, limits that are raised or lowered, and combinations; with and
 without ``Retry-After`` and rate-limit headers; refusals that take a moment or a second), sends rows to each through the
-real limiter and retries on a virtual clock, and compares the time with that of an oracle that knows the server. It
-prints median, 95th percentile and worst case of the time over the oracle's, the share of requests that were refused,
-and the rows that failed. ``--arm aimd`` replaces the adaptive limit by plain AIMD: one call more per answer of a
+real limiter and retries on a virtual clock, and compares the time with that of an oracle. The oracle knows the model
+of the server and its parameters, but not its dice: of refusals at random it knows the share, not which requests they
+hit, so it sends as many more requests, and waits for the row that is hit most often in a row, as long as the retry
+policy and ``Retry-After`` ask. It needs the workers that llmhub has.
+
+Two bars are counted: scenarios that take more than three times the oracle's time, start included, and those that use
+less than 0.8 of the oracle's rate once there was time to find it. ``--shares`` prints that share for each scenario: the
+rate at which the rows between half and nineteen twentieths of a run were answered, over the oracle's then.
+
+It prints median, 95th percentile and worst case of both, the share of requests that were refused, and the rows that
+failed. ``--arm aimd`` replaces the adaptive limit by plain AIMD: one call more per answer of a
 window, half of the window after a refusal; ``--arm both`` runs both and prints where AIMD, losing no row either, was
 faster. ``--named`` runs a list of scenarios instead, ``--json FILE`` writes the figures.
 """
@@ -220,6 +228,7 @@ class Scenario:
     refusal_s: float = 0.02
     declared_rpm: float | None = None
     has_headers: bool = False
+    oracle_rate_per_s: float = math.inf
 
 
 @dataclass
@@ -230,9 +239,18 @@ class Outcome:
     sent: int
     refused: int
     failed: int
+    answered_at: list[float] = field(default_factory=list)
 
     def over_oracle(self, scenario: Scenario) -> float:
         return self.elapsed_s / scenario.oracle_s
+
+    def share_of_rate(self, scenario: Scenario) -> float:
+        """Return the rate in the second half of the run, without its tail, as a share of the oracle's."""
+        rows = len(self.answered_at)
+        first, last = rows // 2, rows * 19 // 20
+        if last <= first or scenario.oracle_rate_per_s == math.inf:
+            return math.nan
+        return (last - first) / max(self.answered_at[last] - self.answered_at[first], 1e-9) / scenario.oracle_rate_per_s
 
 
 def ideal_s(
@@ -274,6 +292,7 @@ def run(scenario: Scenario, *, seed: int = 0, timeout_s: float = 3600.0) -> Outc
             answer = await send_row(CALL)
             outcome.failed += not is_successful(answer.outcome)
             outcome.elapsed_s = loop.time()
+            outcome.answered_at.append(outcome.elapsed_s)
 
     async def send_all() -> None:
         limits = {} if scenario.declared_rpm is None else {"openai": Limit(rpm=scenario.declared_rpm)}
@@ -427,17 +446,23 @@ class Traits:
     def bucket(self) -> TokenBucket:
         return TokenBucket(self.rate, self.burst)
 
+    @property
+    def busy_rate(self) -> float:
+        """The rate at which all workers are busy."""
+        return WORKERS / (self.latency_s * 1.05)
+
     def ideal_s(self, rows: int | None = None) -> float:
         """Return the oracle's time with the bucket."""
         return ideal_s(self.rows if rows is None else rows, self.latency_s, self.rate, self.burst)
 
 
-Member = tuple[str, Callable[[], Server], int, float]
-"""Description, server, rows and the oracle's time."""
+Member = tuple[str, Callable[[], Server], int, float, float]
+"""Description, server, rows, the oracle's time, and its rate at the end."""
 
 
 def _limited(traits: Traits) -> Member:
-    return f"{traits.rate:.3g} a second, burst {traits.burst:.3g}", traits.bucket, traits.rows, traits.ideal_s()
+    words = f"{traits.rate:.3g} a second, burst {traits.burst:.3g}"
+    return words, traits.bucket, traits.rows, traits.ideal_s(), min(traits.rate, traits.busy_rate)
 
 
 def _windowed(traits: Traits) -> Member:
@@ -445,13 +470,15 @@ def _windowed(traits: Traits) -> Member:
     rows = min(3_000, max(traits.rows, requests * 4))
     window = FixedWindow if traits.kind == "fixed" else SlidingWindow
     oracle_s = max(ideal_s(rows, traits.latency_s), (rows - 1) // requests * traits.window_s * 0.999)
-    return f"{requests} in {traits.window_s:g} s", partial(window, requests, traits.window_s), rows, oracle_s
+    rate = min(requests / traits.window_s, traits.busy_rate)
+    return f"{requests} in {traits.window_s:g} s", partial(window, requests, traits.window_s), rows, oracle_s, rate
 
 
 def _capped(traits: Traits) -> Member:
     rows = min(3_000, max(200, int(traits.cap / traits.latency_s * 60)))
     oracle_s = ideal_s(rows, traits.latency_s, cap=traits.cap)
-    return f"{traits.cap} at once", partial(ConcurrencyCap, traits.cap), rows, oracle_s
+    rate = min(traits.cap, WORKERS) / (traits.latency_s * 1.05)
+    return f"{traits.cap} at once", partial(ConcurrencyCap, traits.cap), rows, oracle_s, rate
 
 
 def _down(traits: Traits) -> Member:
@@ -459,16 +486,16 @@ def _down(traits: Traits) -> Member:
     rows, refusing_s, words = max(traits.rows, 500), traits.refusing_s, f"{traits.refusing_s:g} s"
     busy_s = ideal_s(rows, traits.latency_s)
     if traits.kind == "startup":
-        return words, partial(Outage, 0.0, refusing_s), rows, refusing_s + busy_s
+        return words, partial(Outage, 0.0, refusing_s), rows, refusing_s + busy_s, traits.busy_rate
     lost_s = refusing_s + traits.refusal_s if busy_s > refusing_s else 0.0
-    return words, partial(Outage, refusing_s, 2 * refusing_s), rows, busy_s + lost_s
+    return words, partial(Outage, refusing_s, 2 * refusing_s), rows, busy_s + lost_s, math.inf
 
 
 def _random(traits: Traits) -> Member:
     rows, share = 3_000, traits.share
     chain_s = longest_chain_s(rows, share, traits.refusal_s, traits.retry_after_s)
     oracle_s = ideal_s(rows, traits.latency_s) / (1 - share) + chain_s
-    return f"{share:.1%}", partial(RandomRefusals, share), rows, oracle_s
+    return f"{share:.1%}", partial(RandomRefusals, share), rows, oracle_s, traits.busy_rate * (1 - share)
 
 
 def _changed(traits: Traits) -> Member:
@@ -476,29 +503,28 @@ def _changed(traits: Traits) -> Member:
     is_raised = traits.kind == "raised"
     rows = traits.rows * (3 if is_raised else 1)
     later_rate = traits.rate * 10 if is_raised else traits.rate / 5
-    left = max(0.0, rows - traits.rate * 20 - traits.burst)
-    if not left:
-        oracle_s = traits.ideal_s(rows)
-    elif is_raised:
-        oracle_s = 20 + left / min(later_rate, WORKERS / traits.latency_s)
-    else:
-        oracle_s = max(ideal_s(rows, traits.latency_s), 20 + left / later_rate)
-    return _limited(traits)[0], lambda: ChangedRate(traits.bucket(), later_rate, 20.0), rows, oracle_s
+    busy_rate = traits.busy_rate
+    left = max(0.0, rows - min(traits.rate * 20 + traits.burst, busy_rate * 20))
+    changed_s = 20 + left / min(later_rate, busy_rate) + traits.latency_s
+    oracle_s = max(ideal_s(rows, traits.latency_s), changed_s) if left else traits.ideal_s(rows)
+    rate = min(later_rate, busy_rate) if left > rows / 2 else math.inf
+    return _limited(traits)[0], lambda: ChangedRate(traits.bucket(), later_rate, 20.0), rows, oracle_s, rate
 
 
 def _down_and_limited(traits: Traits) -> Member:
-    words, bucket, rows, limited_s = _limited(traits)
+    words, bucket, rows, limited_s, rate = _limited(traits)
     refusing_s = traits.refusing_s
     return (
         f"{refusing_s:g} s, {words}",
         lambda: All((Outage(0.0, refusing_s), bucket())),
         rows,
         refusing_s + limited_s,
+        rate,
     )
 
 
 def _random_and_limited(traits: Traits) -> Member:
-    words, bucket, rows, limited_s = _limited(traits)
+    words, bucket, rows, limited_s, rate = _limited(traits)
     share = traits.share
     chain_s = longest_chain_s(rows, share, traits.refusal_s, traits.retry_after_s)
     return (
@@ -506,6 +532,7 @@ def _random_and_limited(traits: Traits) -> Member:
         lambda: All((RandomRefusals(share), bucket())),
         rows,
         limited_s / (1 - share) + chain_s,
+        rate * (1 - share),
     )
 
 
@@ -544,7 +571,7 @@ def random_traits(draw: random.Random) -> Traits:
 def random_scenario(draw: random.Random, number: int) -> Scenario:
     """Return a random member of the population."""
     traits = random_traits(draw)
-    words, make_server, rows, oracle_s = MEMBERS[traits.kind](traits)
+    words, make_server, rows, oracle_s, oracle_rate_per_s = MEMBERS[traits.kind](traits)
     return Scenario(
         f"{number} {traits.kind}: latency {traits.latency_s:.3g} s, {words}, Retry-After {traits.retry_after_s}, "
         f"refusals take {traits.refusal_s:g} s, {rows} rows",
@@ -555,6 +582,7 @@ def random_scenario(draw: random.Random, number: int) -> Scenario:
         traits.retry_after_s,
         traits.refusal_s,
         has_headers=traits.kind == "headers",
+        oracle_rate_per_s=oracle_rate_per_s,
     )
 
 
@@ -614,18 +642,37 @@ def summarise(results: Sequence[tuple[Scenario, Outcome]]) -> dict[str, float]:
     """Return the figures of a population."""
     times: list[float] = [outcome.over_oracle(scenario) for scenario, outcome in results]
     refused = [outcome.refused / max(1, outcome.sent) for _, outcome in results]
+    shares = shares_of_rate(results)
     return {
         "time over the oracle's, median": statistics.median(times),
         "time over the oracle's, 95th percentile": quantile(times, 0.95),
         "time over the oracle's, worst": max(times),
         "scenarios above 1.25": float(sum(time > 1.25 for time in times)),
         "scenarios above 3": float(sum(time > 3 for time in times)),
+        "share of the oracle's rate, median": statistics.median(shares),
+        "share of the oracle's rate, worst": min(shares),
+        "scenarios below 0.8 of the rate": float(sum(share < 0.8 for share in shares)),
         "share refused, median": statistics.median(refused),
         "share refused, mean": statistics.mean(refused),
         "share refused, worst": max(refused),
         "rows failed": float(sum(outcome.failed for _, outcome in results)),
         "rows": float(sum(scenario.rows for scenario, _ in results)),
     }
+
+
+def shares_of_rate(results: Sequence[tuple[Scenario, Outcome]]) -> list[float]:
+    """Return the shares of the oracle's rate, of the scenarios that have one at the end of the run."""
+    shares = [outcome.share_of_rate(scenario) for scenario, outcome in results]
+    return [share for share in shares if not math.isnan(share)] or [math.nan]
+
+
+def print_shares(results: Sequence[tuple[Scenario, Outcome]]) -> None:
+    """Print the share of the oracle's rate of each scenario, and whether it is at least 0.8."""
+    sys.stdout.write("\nshare of the oracle's rate\n")
+    shares = [(outcome.share_of_rate(scenario), scenario) for scenario, outcome in results]
+    for share, scenario in sorted(shares, key=lambda each: math.inf if math.isnan(each[0]) else each[0]):
+        verdict = "no rate" if math.isnan(share) else "ok" if share >= 0.8 else "below"
+        sys.stdout.write(f"  {share:7.2f}  {verdict:8s} {scenario.name}\n")
 
 
 def report(results: Sequence[tuple[Scenario, Outcome]], worst: int) -> None:
@@ -680,6 +727,7 @@ def main() -> None:
     parser.add_argument("--named", action="store_true")
     parser.add_argument("--arm", choices=["llmhub", "aimd", "both"], default="llmhub")
     parser.add_argument("--worst", type=int, default=12)
+    parser.add_argument("--shares", action="store_true")
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
     draw = random.Random(args.seed)
@@ -698,6 +746,8 @@ def main() -> None:
         results = results or aimd_results
     else:
         report(results, args.worst)
+    if args.shares:
+        print_shares(results)
     if args.json is not None:
         args.json.write_text(json.dumps(summarise(results), indent=1) + "\n", encoding="utf-8")
 

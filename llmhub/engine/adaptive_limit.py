@@ -74,6 +74,10 @@ MIN_TARGET_SPACING, TARGET_SPACING = 24, 500
 """Requests that should lie between two refusals once the pace is known: `PROBE_INTERVAL_S` of it, within bounds."""
 OVERDUE_DOUBLING_S: Final = 1.5
 """Time in which a pace doubles whose refusal is overdue; sooner, the longer it is overdue."""
+MAX_OVERDUE_DOUBLINGS: Final = 0.5
+"""The largest number of such doublings with one request."""
+OVERDUE_REQUESTS, SEARCH_OVERDUE_REQUESTS = 16, 4
+"""Minimum number of requests after which a refusal is wholly overdue, and while searching for a pace."""
 UNEXPECTED_FRACTION: Final = 4
 """A refusal is unexpected if it comes before this fraction (a quarter) of the spacing."""
 KNOWN_PACE_RATIO: Final = 1.25
@@ -84,7 +88,7 @@ BLOCKED_REQUESTS: Final = 4
 """Nothing accepted in the time of so many requests is not a coincidence."""
 EARLY_SHARE: Final = 0.6
 """A refusal before this share of the spacing is early: the limit's own tend to come later."""
-DOUBT_AFTER, DOUBT_FACTOR, MAX_DOUBT_AFTER = 4, 4, 256
+DOUBT_AFTER, DOUBT_FACTOR, MAX_DOUBT_AFTER = 3, 4, 256
 """Early refusals after which a faster pace is tried, since noise would confirm any pace; and how their number grows."""
 PROBE_LATENCIES: Final = 1.2
 """Time for which the first request after a pause is sent alone, in latencies of a refusal: by then it has come."""
@@ -341,8 +345,9 @@ def on_paced_request(state: AdaptiveState, pace: TokenBucket, now: float) -> Ada
 
 def _overdue_growth(state: AdaptiveState, overdue: float, elapsed_s: float) -> float:
     """Return the factor by which a pace grows with time, so many requests after its refusal was expected."""
-    share = min(overdue / max(state.spacing / 4, MIN_SPACING), 1.0)
-    return float(2 ** (share * min(elapsed_s / OVERDUE_DOUBLING_S, 0.25)))
+    requests = max(state.spacing / 4, OVERDUE_REQUESTS) if state.spacing else SEARCH_OVERDUE_REQUESTS
+    doublings = min(elapsed_s / OVERDUE_DOUBLING_S, MAX_OVERDUE_DOUBLINGS)
+    return float(2 ** (min(overdue / requests, 1.0) * doublings))
 
 
 def on_pace_wait(state: AdaptiveState) -> AdaptiveState:
@@ -411,16 +416,18 @@ def on_rate_limited(state: AdaptiveState, now: float, refusal: RefusedRequest) -
     if follows_refusal and state.spacing < inf and not (state.pace_known and state.streak.first):
         return _pause(state, now, refusal, rate_per_s)
     gap = mark.accepted - before.accepted
-    if not state.spacing or gap >= max(MIN_SPACING, state.spacing / UNEXPECTED_FRACTION):
-        noise = state.noise / 2 if gap >= NOISE_HALVING_REQUESTS else state.noise
+    is_expected = not state.spacing or gap >= max(MIN_SPACING, state.spacing / UNEXPECTED_FRACTION)
+    noise = state.noise / 2 if gap >= NOISE_HALVING_REQUESTS else state.noise
+    is_early = 0 < state.spacing < inf and gap < EARLY_SHARE * state.spacing
+    if is_early and not follows_refusal and (is_expected or state.pace_known):
+        state = state._replace(early_refusals=state.early_refusals + 1)
+        if state.early_refusals >= state.doubt_after:
+            # Refusals by chance would come so early at any pace: see whether a faster one is refused more.
+            doubt_after = min(DOUBT_FACTOR * state.doubt_after, MAX_DOUBT_AFTER)
+            state = state._replace(early_refusals=0, doubt_after=doubt_after)
+            return _assume_noise(state, now, refusal, max(1 / max(gap, MIN_SPACING), noise), rate_per_s), None
+    if is_expected:
         state = state._replace(streak=NO_STREAK, tried_slower=False, noise=noise)
-        if state.spacing and gap < EARLY_SHARE * state.spacing:
-            state = state._replace(early_refusals=state.early_refusals + 1)
-            if state.early_refusals >= state.doubt_after:
-                # Refusals by chance would come so early at any pace: see whether a faster one is refused more.
-                doubt_after = min(DOUBT_FACTOR * state.doubt_after, MAX_DOUBT_AFTER)
-                state = state._replace(early_refusals=0, doubt_after=doubt_after)
-                return _assume_noise(state, now, refusal, max(1 / max(gap, 1.0), noise), rate_per_s), None
         return _measure_rate(state, now, refusal, (mark, before), rate_per_s), None
     return _on_unexpected_refusal(state, now, refusal, (mark, before), rate_per_s, follows_refusal=follows_refusal)
 
@@ -655,6 +662,9 @@ def _set_pace(state: AdaptiveState, now: float, mark: Mark, low_per_s: float, hi
     spacing = min(MIN_SPACING / max(high_per_s / start_per_s - 1, 1e-3), max_spacing)
     spacing = max(spacing, MIN_SPACING, 8 * (now - mark.at) * start_per_s)
     pace_known = high_per_s <= KNOWN_PACE_RATIO * start_per_s
+    if not pace_known:
+        # Doubts about a pace say nothing about a much slower one.
+        state = state._replace(early_refusals=0, doubt_after=DOUBT_AFTER)
     start_per_s, end_per_s = start_per_s * (1 - PACE_MARGIN), max(high_per_s, start_per_s * (1 + PACE_MARGIN))
     return state._replace(
         pace_known=pace_known,

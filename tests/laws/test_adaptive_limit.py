@@ -327,3 +327,11 @@ def test_no_server_makes_the_run_crawl(rate_s: float, options: dict[str, Any], e
     """Small bursts, refusals by chance and few calls at once are not taken for a much lower rate."""
     provider, elapsed_s, _ = run_saturated(virtual, 1000, error=error, **options)
     assert elapsed_s <= 3 * provider.answers / rate_s
+
+
+@pytest.mark.parametrize("error", [RateLimited(), RateLimited(retry_after_s=1.0)], ids=["silent", "in a second"])
+def test_slow_refusals_by_chance_do_not_confirm_a_slow_pace(error: Any, virtual: Any) -> None:
+    """Refusals that come early at a pace, one at a time, are doubted soon, and again once the pace is much slower."""
+    options = {"bucket": bucket(187.0, 2.0), "share": 0.02, "latency_s": 0.2, "refuses_in_s": 1.0}
+    provider, elapsed_s, _ = run_saturated(virtual, 6000, error=error, **options)
+    assert elapsed_s <= 3 * provider.answers / 187
