@@ -8,27 +8,59 @@ from collections.abc import Callable, Coroutine
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from decimal import Decimal
-from typing import Any
+from typing import Any, TypeAlias
 
-from llmhub.server.batch_folder import BatchEntry, LineLog
+from llmhub.server.batch_storage import BatchEntry, BatchLog
 from llmhub.server.dialects.openai_batches import BatchObject, BatchState
-from llmhub.server.run_store import FileLock
+from llmhub.server.run_store import RunLock
+
+Writing: TypeAlias = asyncio.Future[None] | None
+"""A line that is being written; ``None`` if it is already."""
+
+
+async def written(writing: Writing) -> None:
+    """Wait until a line is written, even if the task is cancelled meanwhile."""
+    if writing is None:
+        return
+    try:
+        await asyncio.shield(writing)
+    except asyncio.CancelledError:
+        await asyncio.wait([writing])
+        raise
 
 
 @dataclass(slots=True)
 class ActiveBatch:
-    """A batch that this process executes. ``ends_as`` is set when no further line may be sent."""
+    """A batch that this process executes.
+
+    ``ends_as`` is set when no further line may be sent, ``is_lost`` when another process executes it.
+    """
 
     row: BatchEntry
-    lock: FileLock
+    lock: RunLock
     batch: BatchObject
     logs: ExitStack
     done: set[str] = field(default_factory=set)
     cost_usd: Decimal | None = Decimal(0)
-    output: LineLog | None = None
-    errors: LineLog | None = None
+    output: BatchLog | None = None
+    errors: BatchLog | None = None
     ends_as: BatchState | None = None
+    is_lost: bool = False
     task: asyncio.Task[None] | None = None
+    writes: list[asyncio.Future[None]] = field(default_factory=list)
+
+    def keep(self, writing: Writing) -> None:
+        """Remember a line that is being written, to wait for it before the batch ends."""
+        if writing is not None:
+            self.writes.append(writing)
+
+    async def wait_written(self) -> None:
+        """Wait until the lines that were kept are written; raise what one has raised."""
+        writes, self.writes = self.writes, []
+        if writes:
+            await asyncio.wait(writes)
+            for writing in writes:
+                writing.result()
 
     def change(self, status: BatchState) -> None:
         """Set the state, and when it began."""

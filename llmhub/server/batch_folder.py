@@ -13,20 +13,19 @@ import sqlite3
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import IO, Any, Final
 
 import msgspec
-from msgspec import Struct
 
+from llmhub.server.batch_storage import INPUT, BatchEntry, BatchOwner, ended_at, result_id
 from llmhub.server.dialects.openai_batches import ENDED, BatchObject, FileObject
+from llmhub.server.run_store import FileLock, RunLock, try_lock
 
 DATABASE: Final = "state.db"
 FILES: Final = "files"
-INPUT: Final = "input.jsonl"
-OUTPUT: Final = "output.jsonl"
-ERRORS: Final = "errors.jsonl"
+RESERVED: Final = "reserved"
+"""Name of the file that marks a batch whose rows have been reserved by a process that may be dead."""
 LOCK: Final = "lock.db"
 UPLOAD_SUFFIX: Final = ".upload"
 BUSY_S: Final = 30.0
@@ -51,31 +50,6 @@ AND (?3 = '' OR number < (SELECT number FROM files WHERE id = ?3 AND team = ?1))
 OLDEST_FILES: Final = LATEST_FILES.replace("number <", "number >").replace("DESC", "ASC")
 
 
-class BatchOwner(Struct, kw_only=True, frozen=True):
-    """Whose batch it is and how its lines are sent: what is needed to go on with it in another process."""
-
-    key_id: str
-    team: str
-    scopes: tuple[str, ...]
-    models: tuple[str, ...]
-    weight: float
-    cache_scope: str
-    mode: str = "live"
-    cache_mode: str | None = None
-    unsupported: str = "error"
-    simulated: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class BatchEntry:
-    """A batch as it is kept; ``cancel_at`` is when a client has cancelled it."""
-
-    team: str
-    object: BatchObject
-    owner: BatchOwner
-    cancel_at: float | None = None
-
-
 _encode: Final = msgspec.json.Encoder().encode
 _decode_file: Final = msgspec.json.Decoder(FileObject).decode
 _decode_batch: Final = msgspec.json.Decoder(BatchObject).decode
@@ -84,6 +58,8 @@ _decode_owner: Final = msgspec.json.Decoder(BatchOwner).decode
 
 class BatchFolder:
     """The files and batches in a folder."""
+
+    is_remote: Final = False
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -110,6 +86,10 @@ class BatchFolder:
     def upload_path(self) -> Path:
         """Return where the content of a new file is written first."""
         return self.folder / FILES / f"{secrets.token_hex(12)}{UPLOAD_SUFFIX}"
+
+    def open_content(self, file_id: str) -> IO[bytes]:
+        """Open the content of a file; raise `FileNotFoundError` if it is not there any more."""
+        return self.content_path(file_id).open("rb")
 
     def content_path(self, file_id: str) -> Path:
         """Return where the content of a file is."""
@@ -175,15 +155,46 @@ class BatchFolder:
         )
         return True
 
-    def save(self, batch: BatchObject) -> None:
+    def try_lock(self, batch_id: str) -> FileLock | None:
+        """Return the lock of a batch, or ``None`` if another process has it, or another service of this one."""
+        return try_lock(self.path(batch_id, LOCK))
+
+    def input_path(self, batch: BatchObject) -> Path:
+        """Return the input of a batch."""
+        return self.path(batch.id, INPUT)
+
+    def open_log(self, batch_id: str, name: str, lock: RunLock) -> LineLog:  # noqa: ARG002 - the folder is locked
+        """Open the output or the errors of a batch for appending."""
+        return LineLog(self.path(batch_id, name))
+
+    def add_result(self, team: str, batch_id: str, name: str, file: FileObject) -> None:
+        """Make a file of the output or the errors, whose id is `result_id`; twice is as once."""
+        assert file.id == result_id(batch_id, name)  # noqa: S101 - the caller's
+        if self.find_file(file.id, team) is None:
+            linked = self.upload_path()
+            os.link(self.path(batch_id, name), linked)
+            self.add_file(team, file, linked)
+
+    def is_reserved(self, batch_id: str) -> bool:
+        """Return whether a process has reserved the cost of the lines of a batch, and has not released it."""
+        return self.path(batch_id, RESERVED).exists()
+
+    def set_reserved(self, batch_id: str, *, reserved: bool) -> None:
+        """Note whether the cost of the lines is reserved."""
+        marker = self.path(batch_id, RESERVED)
+        if reserved:
+            marker.touch()
+        else:
+            marker.unlink(missing_ok=True)
+
+    def save(self, batch: BatchObject, lock: RunLock) -> None:  # noqa: ARG002 - the folder is locked
         """Store the present state of a batch."""
         is_open = batch.status not in ENDED
-        ended = batch.completed_at or batch.failed_at or batch.expired_at or batch.cancelled_at
         self._execute(
             "UPDATE batches SET object = ?, is_open = ?, ended_at = ? WHERE id = ?",
             _encode(batch),
             is_open,
-            None if is_open else ended,
+            None if is_open else ended_at(batch),
             batch.id,
         )
 
@@ -227,9 +238,9 @@ class BatchFolder:
 
     # Upkeep
 
-    def finish_batch(self, batch_id: str) -> None:
+    def finish_batch(self, batch: BatchObject) -> None:
         """Remove the folder of a batch that has ended; its output and errors are files by then."""
-        shutil.rmtree(self.path(batch_id), ignore_errors=True)
+        shutil.rmtree(self.path(batch.id), ignore_errors=True)
 
     def remove_old(self, now: float, keep_s: float) -> None:
         """Delete expired files, batches that ended long ago, and what killed processes have left."""
@@ -246,6 +257,7 @@ class LineLog:
     """Lines that are appended to a file, each complete or not there: a line that was cut off by a kill is removed."""
 
     def __init__(self, path: Path) -> None:
+        self._path = path
         self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
         size = os.fstat(self._file).st_size
         os.ftruncate(self._file, _end_of_last_line(self._file, size))
@@ -255,6 +267,14 @@ class LineLog:
         written = 0
         while written < len(line):
             written += os.write(self._file, memoryview(line)[written:])
+
+    def groups(self, size: int) -> Iterator[list[tuple[int, bytes]]]:
+        """Yield the lines with their numbers, from 1, in lists of at most ``size``."""
+        return iter_line_groups(self._path, size)
+
+    def total_bytes(self) -> int:
+        """Return the size of all lines."""
+        return self._path.stat().st_size
 
     def close(self) -> None:
         """Make the lines durable, and close the file."""

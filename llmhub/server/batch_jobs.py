@@ -9,38 +9,36 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import secrets
 import time
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import ExitStack, asynccontextmanager
 from dataclasses import replace
 from math import inf
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Final
 
 from returns.pipeline import is_successful
 
+from llmhub.cache.store import StoreError
 from llmhub.core.errors import Cancelled, ConnectorError, Overloaded, is_transient, to_exception
 from llmhub.engine.call import Answer
 from llmhub.engine.event_loop import StopSignal, run_in_thread
 from llmhub.engine.fan_out_types import ResultEvent
 from llmhub.engine.observer import CALL_ORIGIN, CallOrigin
 from llmhub.engine.row_outcome import as_answer
-from llmhub.server.active_batch import ActiveBatch, TaskWindow
-from llmhub.server.batch_folder import (
+from llmhub.server.active_batch import ActiveBatch, TaskWindow, Writing, written
+from llmhub.server.batch_folder import iter_line_groups
+from llmhub.server.batch_rows import RowReply, answer_row, encode_answer
+from llmhub.server.batch_storage import (
     ERRORS,
-    INPUT,
-    LOCK,
     OUTPUT,
     BatchEntry,
-    BatchFolder,
+    BatchLog,
     BatchOwner,
-    LineLog,
-    iter_line_groups,
+    BatchStore,
+    ended_at,
+    result_id,
 )
-from llmhub.server.batch_rows import RowReply, answer_row, encode_answer
 from llmhub.server.context import RequestContext
 from llmhub.server.dialects.openai_batches import (
     ENDED,
@@ -60,8 +58,9 @@ from llmhub.server.dialects.openai_batches import (
     read_written,
 )
 from llmhub.server.error_replies import error_text, status_of
+from llmhub.server.open_run_store import open_batch_store
 from llmhub.server.restored_caller import restore_caller
-from llmhub.server.run_store import try_lock
+from llmhub.server.run_store import RunLostError
 from llmhub.server.run_views import RunView
 from llmhub.server.service import Service
 
@@ -86,9 +85,9 @@ UNSENT: Final = {
 class BatchJobs:
     """The batches of a service. Use it on the engine's loop only, except `list_runs`."""
 
-    def __init__(self, service: Service, folder: BatchFolder) -> None:
+    def __init__(self, service: Service, store: BatchStore) -> None:
         self.service = service
-        self.folder = folder
+        self.store = store
         self.active: dict[str, ActiveBatch] = {}
         self._executing = asyncio.Semaphore(service.settings.batches.max_active)
         self._is_leaving = False
@@ -99,7 +98,7 @@ class BatchJobs:
     async def create(self, context: RequestContext, batch: BatchObject, owner: BatchOwner) -> BatchObject | None:
         """Store a batch and begin it; return ``None`` if its input file is not there any more."""
         row = BatchEntry(context.team, batch, owner)
-        if not await run_in_thread(self.folder.add_batch, row):
+        if not await run_in_thread(self.store.add_batch, row):
             return None
         await self._take_up(row)
         return batch
@@ -118,7 +117,7 @@ class BatchJobs:
 
     async def cancel(self, batch_id: str, team: str) -> None:
         """Ask for the end of a batch; the process that executes it does so."""
-        await run_in_thread(self.folder.request_cancel, batch_id, team, time.time())
+        await run_in_thread(self.store.request_cancel, batch_id, team, time.time())
         if (active := self.active.get(batch_id)) is not None and active.row.team == team:
             self._end_early(active, "cancelled")
 
@@ -127,7 +126,7 @@ class BatchJobs:
         active = self.active.get(batch_id)
         if active is not None and active.row.team == team:
             return active.batch
-        row = await run_in_thread(self.folder.find_batch, batch_id, team)
+        row = await run_in_thread(self.store.find_batch, batch_id, team)
         if row is None:
             return None
         if row.cancel_at is not None and row.object.status in {"validating", "in_progress"}:
@@ -141,7 +140,7 @@ class BatchJobs:
 
     def list_runs(self, team: str | None, limit: int) -> Sequence[RunView]:
         """Return batches for the page. It blocks; any thread may ask."""
-        return [self._view(row) for row in self.folder.list_batches(team, limit)]
+        return [self._view(row) for row in self.store.list_batches(team, limit)]
 
     def _view(self, row: BatchEntry) -> RunView:
         batch = self.present(row)
@@ -158,7 +157,7 @@ class BatchJobs:
             failed=counts.failed,
             billed_usd=batch.cost_usd,
             created_at=batch.created_at,
-            ended_at=batch.completed_at or batch.failed_at or batch.expired_at or batch.cancelled_at,
+            ended_at=ended_at(batch),
         )
 
     # Upkeep
@@ -168,22 +167,31 @@ class BatchJobs:
         removed_at = 0.0
         while True:
             try:
-                for row in await run_in_thread(self.folder.open_batches):
+                for row in await run_in_thread(self.store.open_batches):
                     if (active := self.active.get(row.object.id)) is None:
                         await self._take_up(row)
                     elif row.cancel_at is not None:
                         self._end_early(active, "cancelled")
                 for active in list(self.active.values()):
-                    if time.time() > active.batch.expires_at:
-                        self._end_early(active, "expired")
-                    await run_in_thread(self.folder.save, active.batch)
+                    await self._tend(active)
                 if time.time() > removed_at + DAY_S / 24:
                     removed_at = time.time()
                     keep_s = self.service.settings.batches.keep_days * DAY_S
-                    await run_in_thread(self.folder.remove_old, removed_at, keep_s)
+                    await run_in_thread(self.store.remove_old, removed_at, keep_s)
+            except (StoreError, RunLostError) as lost:
+                LOGGER.warning("batches: %s", lost)
             except Exception:
                 LOGGER.exception("batches: the folder cannot be used")
             await asyncio.sleep(PATROL_S)
+
+    async def _tend(self, active: ActiveBatch) -> None:
+        """Keep the lock of a batch that this process executes, store its progress, and see its end."""
+        if time.time() > active.batch.expires_at:
+            self._end_early(active, "expired")
+        if await run_in_thread(active.lock.renew):
+            await run_in_thread(self.store.save, active.batch, active.lock)
+        else:
+            self._lose(active)
 
     def leave(self) -> None:
         """Send no further line: the service is about to end, and another process goes on."""
@@ -198,7 +206,13 @@ class BatchJobs:
             task.cancel()
         if tasks:
             await asyncio.wait(tasks)
-        await run_in_thread(self.folder.close)
+        await run_in_thread(self.store.close)
+
+    def _lose(self, active: ActiveBatch) -> None:
+        """Leave a batch to the process that has taken it up."""
+        active.is_lost = True
+        if active.task is not None:
+            active.task.cancel()
 
     def _end_early(self, active: ActiveBatch, state: BatchState) -> None:
         if active.ends_as is None and active.batch.status in {"validating", "in_progress"}:
@@ -215,10 +229,10 @@ class BatchJobs:
             return
         if row.owner.simulated != (self.service.hub.simulator is not None):
             return  # made for a simulator, or for real providers: left to a service that has those
-        lock = await run_in_thread(try_lock, self.folder.path(row.object.id, LOCK))
+        lock = await run_in_thread(self.store.try_lock, row.object.id)
         if lock is None:
             return
-        current = await run_in_thread(self.folder.find_batch, row.object.id, row.team)
+        current = await run_in_thread(self.store.find_batch, row.object.id, row.team)
         if current is None or current.object.id in self.active or current.object.status in ENDED:
             lock.release()
             return
@@ -238,8 +252,10 @@ class BatchJobs:
             async with self._executing:
                 await self._run(active)
         except asyncio.CancelledError:
-            if not self._is_leaving:
+            if not (self._is_leaving or active.is_lost):
                 raise
+        except (StoreError, RunLostError) as lost:
+            LOGGER.warning("batch %s is left to the process that takes it up: %s", batch.id, lost)
         except ConnectorError as error:
             if is_transient(error.error):  # the store of keys is lost: it is taken up again
                 LOGGER.warning("batch %s: %s", batch.id, error_text(error.error))
@@ -255,11 +271,15 @@ class BatchJobs:
             self.active.pop(batch.id, None)
 
     def _leave_off(self, active: ActiveBatch) -> None:
-        active.logs.close()
-        self.folder.save(active.batch)
+        try:
+            active.logs.close()
+            if not active.is_lost:
+                self.store.save(active.batch, active.lock)
+                if active.batch.status in ENDED:
+                    self.store.finish_batch(active.batch)
+        except (StoreError, RunLostError) as lost:
+            LOGGER.warning("batch %s: its state is not stored: %s", active.batch.id, lost)
         active.lock.release()
-        if active.batch.status in ENDED:
-            self.folder.finish_batch(active.batch.id)
 
     async def _fail(self, active: ActiveBatch, problems: list[BatchProblem]) -> None:
         active.batch.errors = BatchProblems(data=problems)
@@ -274,7 +294,7 @@ class BatchJobs:
                 return
             if active.ends_as is None:
                 active.change("in_progress")
-            await run_in_thread(self.folder.save, batch)
+            await run_in_thread(self.store.save, batch, active.lock)
         context = await self._restore_context(active.row.owner, batch.id)
         await run_in_thread(self._open_logs, active)
         if active.row.owner.mode == PROVIDER_MODE:
@@ -329,12 +349,12 @@ class BatchJobs:
 
     async def _send_by_provider(self, active: ActiveBatch, context: RequestContext) -> None:
         """Pass the lines that are not answered yet on to the providers' Batch APIs, and wait for the answers."""
-        from llmhub.server.batch_provider import RESERVED, ForwardedBatch  # noqa: PLC0415 - few services need it
+        from llmhub.server.batch_provider import ForwardedBatch  # noqa: PLC0415 - few services need it
 
         batch, owner = active.batch, active.row.owner
-        marker = self.folder.path(batch.id, RESERVED)
-        work = ForwardedBatch(self.service, context, owner, is_reserved=await run_in_thread(marker.exists))
-        await run_in_thread(marker.touch)
+        is_reserved = await run_in_thread(self.store.is_reserved, batch.id)
+        work = ForwardedBatch(self.service, context, owner, is_reserved=is_reserved)
+        await run_in_thread(lambda: self.store.set_reserved(batch.id, reserved=True))
         stop, policy = StopSignal(), work.policy(batch.expires_at)
 
         def on_result(event: ResultEvent) -> None:
@@ -348,9 +368,11 @@ class BatchJobs:
         finally:
             relaying.cancel()
             for custom_id, error in work.refused:
-                self.write_failure(active, encode_failure(secrets.token_hex(12), custom_id, error, status_of(error)))
+                unsent = encode_failure(secrets.token_hex(12), custom_id, error, status_of(error))
+                active.keep(self.write_failure(active, unsent))
             work.release()
-            await asyncio.shield(run_in_thread(lambda: marker.unlink(missing_ok=True)))
+            await asyncio.shield(run_in_thread(lambda: self.store.set_reserved(batch.id, reserved=False)))
+            await active.wait_written()
 
     async def _relay_end(self, active: ActiveBatch, stop: StopSignal, cancel: StopSignal) -> None:
         """Stop the engine when the batch ends early, which cancels it at the provider, or when the service leaves."""
@@ -372,11 +394,12 @@ class BatchJobs:
         if is_successful(result):
             reply = result.unwrap()
             row.settle(row.max_cost if reply.cost_usd is None else int(reply.cost_usd.scaleb(9)))
-            self.write_reply(active, request_id, row.custom_id, reply)
+            active.keep(self.write_reply(active, request_id, row.custom_id, reply))
         else:
             row.settle(0)
             error = result.failure()
-            self.write_failure(active, encode_failure(request_id, row.custom_id, error, status_of(error)))
+            line = encode_failure(request_id, row.custom_id, error, status_of(error))
+            active.keep(self.write_failure(active, line))
 
     def _is_stopping(self, active: ActiveBatch) -> bool:
         return self._is_leaving or active.ends_as is not None
@@ -397,27 +420,33 @@ class BatchJobs:
                 refusal = result.failure()
                 if not (isinstance(refusal, Cancelled) and self._is_leaving):
                     failure = encode_failure(request_id, line.custom_id, refusal, status_of(refusal))
-                    self.write_failure(active, failure)
+                    await written(self.write_failure(active, failure))
                 return
-            self.write_reply(active, request_id, line.custom_id, result.unwrap())
+            await written(self.write_reply(active, request_id, line.custom_id, result.unwrap()))
         finally:
             self.service.request_ended()
 
-    def write_reply(self, active: ActiveBatch, request_id: str, custom_id: str, reply: RowReply) -> None:
+    def write_reply(self, active: ActiveBatch, request_id: str, custom_id: str, reply: RowReply) -> Writing:
         """Append the line of an answer to the output."""
-        assert active.output is not None  # noqa: S101 - opened before
         line = encode_output(request_id, custom_id, reply.body, cost_usd=reply.cost_usd, cache_hit=reply.cache_hit)
-        active.output.append(line)
         if reply.model not in active.batch.models:
             active.batch.models.append(reply.model)
         active.add_cost(reply.cost_usd)
         active.batch.request_counts.completed += 1
+        return self._append(active.output, line)
 
-    def write_failure(self, active: ActiveBatch, line: bytes) -> None:
+    def write_failure(self, active: ActiveBatch, line: bytes) -> Writing:
         """Append a line to the errors."""
-        assert active.errors is not None  # noqa: S101 - opened before
-        active.errors.append(line)
         active.batch.request_counts.failed += 1
+        return self._append(active.errors, line)
+
+    def _append(self, log: BatchLog | None, line: bytes) -> Writing:
+        """Append a line at once, or in a thread if that waits for a server."""
+        assert log is not None  # noqa: S101 - opened before
+        if self.store.is_remote:
+            return asyncio.ensure_future(run_in_thread(log.append, line))
+        log.append(line)
+        return None
 
     # Files, in threads
 
@@ -426,7 +455,7 @@ class BatchJobs:
         problems: list[BatchProblem] = []
         seen: set[str] = set()
         count, limit = 0, self.service.settings.batches.max_lines
-        for group in iter_line_groups(self.folder.path(batch.id, INPUT), READ_LINES):
+        for group in iter_line_groups(self.store.input_path(batch), READ_LINES):
             for number, text in group:
                 count += 1
                 parsed = parse_line(text, batch.endpoint, number)
@@ -447,24 +476,24 @@ class BatchJobs:
     def _open_logs(self, active: ActiveBatch) -> None:
         """Open output and errors, and count what earlier processes have written."""
         batch = active.batch
-        active.output = LineLog(self.folder.path(batch.id, OUTPUT))
-        active.logs.callback(active.output.close)
-        active.errors = LineLog(self.folder.path(batch.id, ERRORS))
-        active.logs.callback(active.errors.close)
-        counts = {OUTPUT: 0, ERRORS: 0}
-        for name in counts:
-            for group in iter_line_groups(self.folder.path(batch.id, name), READ_LINES):
+        active.output, active.errors = logs = [
+            self.store.open_log(batch.id, name, active.lock) for name in (OUTPUT, ERRORS)
+        ]
+        counts = [0, 0]
+        for index, log in enumerate(logs):
+            active.logs.callback(log.close)
+            for group in log.groups(READ_LINES):
                 for _, line in group:
                     custom_id, cost = read_written(line)
                     active.done.add(custom_id)
                     active.add_cost(cost)
-                    counts[name] += 1
-        batch.request_counts.completed, batch.request_counts.failed = counts.values()
+                    counts[index] += 1
+        batch.request_counts.completed, batch.request_counts.failed = counts
 
     def _iter_missing(self, active: ActiveBatch) -> Iterator[list[InputLine]]:
         """Yield the lines that have no answer yet."""
         batch = active.batch
-        for group in iter_line_groups(self.folder.path(batch.id, INPUT), READ_LINES):
+        for group in iter_line_groups(self.store.input_path(batch), READ_LINES):
             parsed = (parse_line(text, batch.endpoint, number) for number, text in group)
             yield [line for line in parsed if isinstance(line, InputLine) and line.custom_id not in active.done]
 
@@ -474,55 +503,48 @@ class BatchJobs:
         if state in UNSENT:
             self._note_unsent(active, *UNSENT[state])
         active.logs.close()
-        for name, attribute in ((OUTPUT, "output_file_id"), (ERRORS, "error_file_id")):
-            content = self.folder.path(batch.id, name)
-            if content.stat().st_size:
-                setattr(batch, attribute, self._add_result(active, name, content))
+        for name, attribute, log in (
+            (OUTPUT, "output_file_id", active.output),
+            (ERRORS, "error_file_id", active.errors),
+        ):
+            if log is not None and (size := log.total_bytes()):
+                setattr(batch, attribute, self._add_result(active, name, size))
         active.change(state)
 
     def _note_unsent(self, active: ActiveBatch, code: str, message: str) -> None:
-        written = {
+        assert active.output is not None  # noqa: S101 - opened before
+        assert active.errors is not None  # noqa: S101 - as above
+        answered = {
             read_written(line)[0]
-            for name in (OUTPUT, ERRORS)
-            for group in iter_line_groups(self.folder.path(active.batch.id, name), READ_LINES)
+            for log in (active.output, active.errors)
+            for group in log.groups(READ_LINES)
             for _, line in group
         }
         for group in self._iter_missing(active):
             for line in group:
-                if line.custom_id not in written:
-                    unsent = encode_unsent(secrets.token_hex(12), line.custom_id, code, message)
-                    self.write_failure(active, unsent)
+                if line.custom_id not in answered:
+                    active.errors.append(encode_unsent(secrets.token_hex(12), line.custom_id, code, message))
+                    active.batch.request_counts.failed += 1
 
-    def _add_result(self, active: ActiveBatch, name: str, content: Path) -> str:
+    def _add_result(self, active: ActiveBatch, name: str, size: int) -> str:
         """Add a result as a file of the team; return its id, which is the same however often this is repeated."""
         batch, now = active.batch, time.time()
-        file_id = f"file-{batch.id.removeprefix('batch_')}{'o' if name == OUTPUT else 'e'}"
-        if self.folder.find_file(file_id, active.row.team) is None:
-            linked = self.folder.upload_path()
-            os.link(content, linked)
-            file = FileObject(
-                id=file_id,
-                bytes=content.stat().st_size,
-                created_at=int(now),
-                filename=f"{batch.id}_{name}",
-                purpose=OUTPUT_PURPOSE,
-                expires_at=int(now + self.service.settings.batches.keep_days * DAY_S),
-            )
-            self.folder.add_file(active.row.team, file, linked)
-        return file_id
+        file = FileObject(
+            id=result_id(batch.id, name),
+            bytes=size,
+            created_at=int(now),
+            filename=f"{batch.id}_{name}",
+            purpose=OUTPUT_PURPOSE,
+            expires_at=int(now + self.service.settings.batches.keep_days * DAY_S),
+        )
+        self.store.add_result(active.row.team, batch.id, name, file)
+        return file.id
 
 
 @asynccontextmanager
 async def lifespan(service: Service) -> AsyncIterator[None]:
-    """Open the batches of a service, and take up those that have not ended.
-
-    Without a folder they are kept in one that ends with the service.
-    """
-    folder, temporary = service.kept_folder(service.settings.batches.folder, "batches"), None
-    if folder is None:
-        temporary = await run_in_thread(lambda: TemporaryDirectory(prefix="llmhub-batches-"))
-        folder = Path(temporary.name)
-    jobs = service.resources[BatchJobs] = BatchJobs(service, await run_in_thread(BatchFolder, folder))
+    """Open the batches of a service, and take up those that have not ended."""
+    jobs = service.resources[BatchJobs] = BatchJobs(service, await run_in_thread(open_batch_store, service))
     service.on_drain(jobs.leave)
     service.run_sources.append(jobs)
     patrol = asyncio.create_task(jobs.patrol())
@@ -532,5 +554,3 @@ async def lifespan(service: Service) -> AsyncIterator[None]:
         patrol.cancel()
         await asyncio.wait([patrol])
         await jobs.close()
-        if temporary is not None:
-            await run_in_thread(temporary.cleanup)

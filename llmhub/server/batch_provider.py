@@ -23,15 +23,13 @@ from llmhub.engine.fan_out_types import FanOutSpec, PlannedItem
 from llmhub.engine.request_redaction import restore_answer
 from llmhub.engine.spending import UNPRICED_MESSAGE, Budgets, SharedBudget, max_cost_nano_usd
 from llmhub.security.placeholders import Placeholders, redact_request
-from llmhub.server.batch_folder import BatchOwner
 from llmhub.server.batch_rows import DIALECTS, parse_completion
+from llmhub.server.batch_storage import BatchOwner
 from llmhub.server.completion_routes import ServedCompletion
 from llmhub.server.context import RequestContext
 from llmhub.server.dialects.openai_batches import MODE_KEY, InputLine
 from llmhub.server.service import Service
 
-RESERVED: Final = "reserved"
-"""Name of the file that marks a batch whose rows have been reserved by a process that may be dead."""
 NO_LEDGER: Final = (
     "the Batch API of a provider needs a cache with a ledger, to remember what was sent; set server.cache to a file "
     f"(sqlite:///runs.db), or leave {MODE_KEY} out"

@@ -18,8 +18,8 @@ from llmhub.cache.modes import CacheMode, resolve_mode
 from llmhub.core.errors import ConnectorError, InvalidRequest, NotFound, invalid, to_exception
 from llmhub.engine.event_loop import run_in_thread
 from llmhub.server.app import SLOWEST_BYTES_PER_S, json_response, open_stream, read_json, write
-from llmhub.server.batch_folder import BatchOwner
 from llmhub.server.batch_jobs import DAY_S, BatchJobs, lifespan
+from llmhub.server.batch_storage import BatchOwner
 from llmhub.server.completion_routes import CACHE_HEADER, OPTIONS, UNSUPPORTED_HEADER
 from llmhub.server.context import RequestContext
 from llmhub.server.dialects.openai_batches import (
@@ -80,16 +80,16 @@ def _no_such(kind: str, identifier: str) -> Any:
 
 async def upload_file(service: Service, request: web.Request, context: RequestContext) -> web.StreamResponse:
     """Store the file of a form."""
-    folder = _jobs(service).folder
+    store = _jobs(service).store
     settings = service.settings.batches
-    path = folder.upload_path()
+    path = store.upload_path()
     try:
         form = await _receive(service, request, path)
         if form.purpose != BATCH_PURPOSE:
             raise invalid("purpose", f"must be {BATCH_PURPOSE}, not {form.purpose!r:.40}")
         if form.size is None:
             raise invalid("file", "is missing; send the lines as a part of this name")
-        used = await run_in_thread(folder.bytes_of_team, context.team)
+        used = await run_in_thread(store.bytes_of_team, context.team)
         if used + form.size > settings.max_team_bytes:
             message = f"the team's files have {used} bytes, and may have {settings.max_team_bytes}; delete some"
             raise to_exception(InvalidRequest(path="file", message=message, status=413))
@@ -103,7 +103,7 @@ async def upload_file(service: Service, request: web.Request, context: RequestCo
             purpose=form.purpose,
             expires_at=int(now + keep_s),
         )
-        await run_in_thread(folder.add_file, context.team, file, path)
+        await run_in_thread(store.add_file, context.team, file, path)
         return json_response(file)
     finally:
         await asyncio.shield(run_in_thread(lambda: path.unlink(missing_ok=True)))
@@ -220,7 +220,7 @@ async def list_files(service: Service, request: web.Request, context: RequestCon
         raise invalid("order", f"must be asc or desc, not {order!r:.20}")
     limit = _limit(request, MAX_PAGE)
     found = await run_in_thread(
-        lambda: _jobs(service).folder.list_files(
+        lambda: _jobs(service).store.list_files(
             context.team,
             limit + 1,
             after=request.query.get("after", ""),
@@ -242,7 +242,7 @@ def _limit(request: web.Request, default: int) -> int:
 
 async def _find_file(service: Service, request: web.Request, context: RequestContext) -> FileObject:
     identifier = request.match_info["id"]
-    found = await run_in_thread(_jobs(service).folder.find_file, identifier, context.team)
+    found = await run_in_thread(_jobs(service).store.find_file, identifier, context.team)
     if found is None:
         raise _no_such("file", identifier)
     return found
@@ -257,7 +257,7 @@ async def read_content(service: Service, request: web.Request, context: RequestC
     """Stream the content of a file."""
     found = await _find_file(service, request, context)
     try:
-        file = await run_in_thread(lambda: _jobs(service).folder.content_path(found.id).open("rb"))
+        file = await run_in_thread(_jobs(service).store.open_content, found.id)
     except FileNotFoundError:
         raise _no_such("file", found.id) from None
     try:
@@ -273,7 +273,7 @@ async def read_content(service: Service, request: web.Request, context: RequestC
 async def delete_file(service: Service, request: web.Request, context: RequestContext) -> web.StreamResponse:
     """Delete a file. A batch that was made of it goes on."""
     identifier = request.match_info["id"]
-    if not await run_in_thread(_jobs(service).folder.delete_file, identifier, context.team):
+    if not await run_in_thread(_jobs(service).store.delete_file, identifier, context.team):
         raise _no_such("file", identifier)
     return json_response(FileDeleted(id=identifier))
 
@@ -290,7 +290,7 @@ async def create_batch(service: Service, request: web.Request, context: RequestC
     seconds, jobs = window_s(body.completion_window), _jobs(service)
     owner = _owner(service, request, context, body)
     jobs.check_room()
-    if await run_in_thread(jobs.folder.find_file, body.input_file_id, context.team) is None:
+    if await run_in_thread(jobs.store.find_file, body.input_file_id, context.team) is None:
         raise _no_such("file", body.input_file_id)
     now = int(time.time())
     batch = BatchObject(
@@ -347,7 +347,7 @@ def _owner(service: Service, request: web.Request, context: RequestContext, body
 async def list_batches(service: Service, request: web.Request, context: RequestContext) -> web.StreamResponse:
     """List the batches of the caller's team, the newest first."""
     jobs, limit = _jobs(service), _limit(request, 20)
-    rows = await run_in_thread(jobs.folder.list_batches, context.team, limit + 1, request.query.get("after", ""))
+    rows = await run_in_thread(jobs.store.list_batches, context.team, limit + 1, request.query.get("after", ""))
     page = [jobs.present(row) for row in rows[:limit]]
     first, last = (page[0].id, page[-1].id) if page else (None, None)
     return json_response(BatchList(data=page, first_id=first, last_id=last, has_more=len(rows) > limit))

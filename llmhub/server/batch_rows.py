@@ -13,7 +13,7 @@ from returns.result import Failure, Result, Success
 from llmhub.core.errors import ConnectorError, LLMError, Unsupported, to_exception
 from llmhub.core.types import Payload
 from llmhub.engine.call import Answer
-from llmhub.server.batch_folder import BatchOwner
+from llmhub.server.batch_storage import BatchOwner
 from llmhub.server.completion_routes import ServedCompletion, parse_payload
 from llmhub.server.context import RequestContext
 from llmhub.server.dialects import openai_chat, openai_responses

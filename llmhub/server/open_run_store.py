@@ -1,4 +1,4 @@
-"""Choose where the runs of a service are kept: in a folder, or on the Redis server that its replicas share."""
+"""Choose where runs and batches of a service are kept: in a folder, or on the Redis server that replicas share."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 from llmhub.cache.redis import RedisCache
 from llmhub.cache.tiered import TieredCache
+from llmhub.server.batch_folder import BatchFolder
+from llmhub.server.batch_storage import BatchStore
 from llmhub.server.run_store import FolderRunStore, RunStore
 
 if TYPE_CHECKING:
@@ -42,6 +44,36 @@ def open_run_store(service: Service) -> RunStore:
     return (
         FolderRunStore(folder) if folder is not None else _TemporaryRunStore(TemporaryDirectory(prefix="llmhub-runs-"))
     )
+
+
+class _TemporaryBatchFolder(BatchFolder):
+    """Files and batches that end with the service."""
+
+    def __init__(self, folder: TemporaryDirectory[str]) -> None:
+        super().__init__(Path(folder.name))
+        self._temporary = folder
+
+    def close(self) -> None:
+        """Delete the folder."""
+        super().close()
+        self._temporary.cleanup()
+
+
+def open_batch_store(service: Service) -> BatchStore:
+    """Return where files and batches are kept: the configured folder, a Redis cache, or a folder beside the cache.
+
+    Without any they end with the service. It blocks.
+    """
+    settings = service.settings.batches
+    server = None if settings.folder else redis_behind(service.hub.cache)
+    if server is not None:
+        from llmhub.server.redis_batch_store import RedisBatchStore  # noqa: PLC0415 - where there is a server
+
+        return RedisBatchStore(server, settings.max_redis_bytes)
+    folder = service.kept_folder(settings.folder, "batches")
+    if folder is not None:
+        return BatchFolder(folder)
+    return _TemporaryBatchFolder(TemporaryDirectory(prefix="llmhub-batches-"))
 
 
 def redis_behind(cache: object) -> RedisCache | None:

@@ -1,39 +1,24 @@
 """The runs of a service on a Redis server, for replicas that share nothing else.
 
 Under ``namespace!runs:`` there are a hash a run (its record), two lists of its results (Arrow streams, and their
-numbers of rows), a list of pieces of its input, a lease of the process that executes it, and sorted sets of the runs by
-team and by end. A lease that is not renewed expires, and a process that has lost it cannot append results any more. The
-lease of a process of the same host is seen to be over as soon as that process has ended.
+numbers of rows), a list of pieces of its input, a lease of the process that executes it (`RedisLease`), and sorted sets
+of the runs by team and by end.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager, suppress
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, Final
 
-from llmhub.cache.redis import (
-    EXTEND_SCRIPT,
-    RELEASE_SCRIPT,
-    ClientFactory,
-    RedisCache,
-    RedisClient,
-    is_dead,
-    make_token,
-)
+from llmhub.cache.redis import ClientFactory, RedisCache
 from llmhub.cache.store import Store, StoreError
+from llmhub.server.redis_keyspace import UPLOAD_TTL_S, RedisKeyspace, RedisLease
 from llmhub.server.result_log import ResultLog
 from llmhub.server.run_store import COLUMNS, INPUT, UNFINISHED, RunLock, RunLostError, RunRecord
 
-INFIX: Final = b"!runs:"
-"""Between the namespace and the names of this module."""
-PIECE_BYTES: Final = 4 << 20
-"""Size of a piece of an input."""
-UPLOAD_TTL_S: Final = 3600
-"""Lifetime of what is written of a run that is not created in the end."""
 NUMBERS: Final[Mapping[str, type[float | int]]] = {
     "created_at": float,
     "started_at": float,
@@ -59,26 +44,6 @@ redis.call('RPUSH', KEYS[2], ARGV[2])
 redis.call('RPUSH', KEYS[3], ARGV[3])
 return 1
 """
-
-
-class RedisLease:
-    """The lease of the process that executes a run."""
-
-    def __init__(self, client: ClientFactory, name: bytes, token: bytes, lease_ms: int) -> None:
-        self.name = name
-        self.token = token
-        self._client = client
-        self._lease_ms = lease_ms
-
-    def renew(self) -> bool:
-        """Keep the lease for another while; return whether it is still held."""
-        with self._client() as client:
-            return not client.eval(EXTEND_SCRIPT, 1, self.name, self.token, self._lease_ms)
-
-    def release(self) -> None:
-        """Let another process execute the run."""
-        with suppress(StoreError), self._client() as client:  # else it expires
-            client.eval(RELEASE_SCRIPT, 1, self.name, self.token)
 
 
 class RedisResults(ResultLog):
@@ -132,19 +97,8 @@ class RedisRunStore:
     is_shared: Final = True
 
     def __init__(self, cache: RedisCache) -> None:
-        self._cache = cache
-        self._server = RedisClient(cache)
-        self._client: ClientFactory = self._server.use
-        self._prefix = cache.namespace.encode() + INFIX
-        self._lease_ms = max(1, round(cache.lease_s * 1000))
-        self._scratch = TemporaryDirectory(prefix="llmhub-runs-")
-        self.folder = Path(self._scratch.name)
-
-    def _name(self, kind: str, of: str = "") -> bytes:
-        return self._prefix + (f"{kind}:{of}" if of else kind).encode()
-
-    def _use(self) -> AbstractContextManager[Any]:
-        return self._client()
+        self._keys = RedisKeyspace(cache, "runs")
+        self._name, self._use, self.folder = self._keys.name, self._keys.use, self._keys.folder
 
     # Files
 
@@ -159,40 +113,20 @@ class RedisRunStore:
 
     def try_lock(self, run_id: str) -> RedisLease | None:
         """Return the lease of a run, or ``None`` if another process has it, or another service of this one."""
-        name, token = self._name("lease", run_id), make_token()
-        with self._use() as client:
-            for _ in range(2):
-                if client.set(name, token, nx=True, px=self._lease_ms):
-                    return RedisLease(self._client, name, token, self._lease_ms)
-                owner = client.get(name)
-                if owner is None or not is_dead(owner):
-                    return None
-                client.eval(RELEASE_SCRIPT, 1, name, owner)
-        return None
+        return self._keys.try_lease(run_id)
 
     def store_input(self, run_id: str) -> None:
         """Send the input to the server, where it is kept until the run ends."""
-        name = self._name("input", run_id)
-        with self.input_path(run_id).open("rb") as file, self._use() as client:
-            while piece := file.read(PIECE_BYTES):
-                client.rpush(name, piece)
-                client.expire(name, UPLOAD_TTL_S)
+        self._keys.send_file(self.input_path(run_id), self._name("input", run_id))
+        with self._use() as client:
             for kind in ("results", "sizes"):
                 client.expire(self._name(kind, run_id), UPLOAD_TTL_S)
 
     def input_path(self, run_id: str) -> Path:
         """Return the file of the input; what another process has received is fetched."""
         path = self.folder / f"{run_id}-{INPUT}"
-        if path.exists():
-            return path
-        name, partial = self._name("input", run_id), path.with_suffix(".partial")
-        with self._use() as client:
-            count = client.llen(name)
-            if count:
-                with partial.open("wb") as file:
-                    for index in range(count):
-                        file.write(client.lindex(name, index))
-                partial.rename(path)
+        if not path.exists():
+            self._keys.fetch_file(self._name("input", run_id), path)
         return path
 
     def _forget(self, run_id: str) -> None:
@@ -201,7 +135,7 @@ class RedisRunStore:
     def open_results(self, run_id: str, lock: RunLock | None = None) -> RedisResults:
         """Open the results of a run, for appending if its lock is given."""
         lease = lock if isinstance(lock, RedisLease) else None
-        return RedisResults(self._client, self._name("results", run_id), self._name("sizes", run_id), lease)
+        return RedisResults(self._keys.client, self._name("results", run_id), self._name("sizes", run_id), lease)
 
     def open_journal(self, run_id: str) -> Store:
         """Open the journal of a run, which keeps its responses where no cache does that all replicas share."""
@@ -214,7 +148,7 @@ class RedisRunStore:
         store.close()
 
     def _journal(self, run_id: str) -> RedisCache:
-        return replace(self._cache, namespace=f"{self._cache.namespace}{INFIX.decode()}journal:{run_id}", ttl_s=None)
+        return replace(self._keys.cache, namespace=self._name("journal", run_id).decode(), ttl_s=None)
 
     # Records
 
@@ -306,8 +240,7 @@ class RedisRunStore:
 
     def close(self) -> None:
         """Close the connections, and delete local copies of inputs."""
-        self._server.close()
-        self._scratch.cleanup()
+        self._keys.close()
 
 
 def _encoded(value: object) -> bytes | str | float:

@@ -129,12 +129,14 @@ class BatchSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     Parameters
     ----------
     folder
-        Where files and batches are kept; replicas share it. By default beside the cache, if that is a file or shared;
-        without a cache they end with the service.
+        Where files and batches are kept. By default on the server of a Redis cache, which replicas share, or beside a
+        cache in a file; without a cache they end with the service.
     max_file_bytes, max_lines
         Largest input file.
     max_team_bytes
         Size of all files of a team.
+    max_redis_bytes
+        Size of the files of all teams on a Redis server, whose memory they take; further ones are refused.
     concurrency
         Lines of one batch that are sent at once.
     max_active
@@ -151,6 +153,7 @@ class BatchSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     max_file_bytes: Count = 200 << 20
     max_lines: Count = 50_000
     max_team_bytes: Count = 4 << 30
+    max_redis_bytes: Count = 256 << 20
     concurrency: Count = 64
     max_active: Count = 16
     max_unfinished: Count = 1000

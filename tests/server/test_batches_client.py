@@ -392,7 +392,7 @@ class TestEndsOfTheProcess:
         jobs = running.service.resources[BatchJobs]
         jobs._executing = asyncio.Semaphore(0)
         create(client_of(running.url), [chat_line("a")])
-        (row,) = jobs.folder.open_batches()
+        (row,) = jobs.store.open_batches()
         submit(jobs.close()).result()
         real = Service(Hub(endpoints={}, local_files=False), ServerSettings(port=0), OpenAccess())
         folder = BatchFolder(tmp_path)

@@ -145,8 +145,13 @@ class TestSettings:
         assert (given.host, given.port) == ("0.0.0.0", container()["ports"][0]["containerPort"])
         assert "llmhub-redis:" in given.cache
         assert given.access.keys
-        mounted = {each["mountPath"] for each in container()["volumeMounts"] if not each.get("readOnly")}
-        assert {str(Path(each.folder).parent) for each in (given.runs, given.batches)} <= mounted
+        assert (given.runs.folder, given.batches.folder) == ("", "")  # runs, files and batches are in Redis
+        assert not [each for file in OBJECTS for each in documents(file) if each["kind"] == "PersistentVolumeClaim"]
+        volumes = find("Deployment")["spec"]["template"]["spec"]["volumes"]
+        assert {kind for each in volumes for kind in each} == {"name", "configMap", "emptyDir"}
+        arguments = container("StatefulSet", "llmhub-redis")["args"]
+        memory = int(arguments[arguments.index("--maxmemory") + 1].removesuffix("mb")) << 20
+        assert given.batches.max_redis_bytes + given.runs.max_input_bytes < memory / 2
         assert find("ConfigMap")["data"]["llmhub.toml"] == read("llmhub.toml")
 
     def test_secrets_are_empty_and_complete(self) -> None:
@@ -162,6 +167,10 @@ class TestSettings:
         assert service["volumes"][0].startswith("./llmhub.toml:/etc/llmhub/llmhub.toml")
         assert service["user"] == read("Containerfile").split("USER ")[1].splitlines()[0]
         assert float(service["stop_grace_period"].removesuffix("s")) > settings().drain_timeout_s
+        variables = {name: str(value) for name, value in service["environment"].items() if name.startswith("LLMHUB_S")}
+        here = parse_server_settings(read("llmhub.toml"), variables)
+        assert (here.runs.folder, here.batches.folder, set(compose["volumes"])) == ("", "", {"redis"})
+        assert here.batches.max_redis_bytes + here.runs.max_input_bytes < (400 << 20) / 2
         for each in compose["services"].values():
             assert each["read_only"]
             assert each["cap_drop"] == ["ALL"]

@@ -15,6 +15,7 @@ from itertools import cycle
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pyarrow as pa
 import pytest
 
@@ -22,9 +23,14 @@ import llmhub
 from llmhub.cache.access_store import AccessStore
 from llmhub.cache.redis_access import open_redis_access
 from llmhub.core.budget import nano_to_usd
+from llmhub.core.errors import BadRequestError
 from llmhub.engine.event_loop import submit
 from llmhub.server.access_settings import AccessSettings
+from llmhub.server.batch_folder import BatchFolder
+from llmhub.server.batch_storage import OUTPUT, BatchEntry, BatchOwner, BatchStore
+from llmhub.server.dialects.openai_batches import BatchObject, FileObject
 from llmhub.server.key_access import KeyAccess
+from llmhub.server.redis_batch_store import RedisBatchStore
 from llmhub.server.redis_run_store import RedisRunStore
 from llmhub.server.run_store import FolderRunStore, RunLostError, RunRecord
 from llmhub.server.running import RunningService
@@ -32,6 +38,7 @@ from llmhub.server.virtual_keys import KeyOptions, KeyRegistry
 from llmhub.sim import Latency, Simulator, SimulatorThread
 from llmhub.sim import serving as simulating
 from tests.server.conftest import ServiceProcess, service_process
+from tests.server.test_batches_client import chat_line, client_of, create, results, wait
 from tests.server.test_keys import chat
 from tests.server.test_runs import ask, begin, decode, download, rows_after, state_of, texts
 from tests.server.test_stress import until
@@ -257,3 +264,141 @@ class TestRuns:
         status, headers, content = ask(url, "GET", "/v1/runs")
         assert (status, headers["x-should-retry"]) == (503, "true")
         assert b"cannot be reached" in content
+
+
+class TestBatches:
+    """Files and batches of replicas that share a Redis server and no folder."""
+
+    def test_batch_of_a_killed_replica_is_taken_up_by_another(self, redis_server: Any, tmp_path: Path) -> None:
+        with simulating(Simulator(latency=Latency(0.05))) as slow, ExitStack() as stack:
+
+            def replica(number: int) -> ServiceProcess:
+                folder = tmp_path / str(number)
+                folder.mkdir()
+                places = dict.fromkeys(("XDG_CACHE_HOME", "XDG_DATA_HOME", "TMPDIR"), str(folder))
+                variables = {**places, "LLMHUB_SERVER_BATCHES_CONCURRENCY": "4"}
+                return stack.enter_context(service_process(slow.url, "--cache", redis_server.url, variables=variables))
+
+            with ThreadPoolExecutor(2) as pool:
+                first, second = pool.map(replica, range(2))
+            client, other = client_of(first.url), client_of(second.url)
+            batch_id = create(client, [chat_line(f"n{number}") for number in range(60)])
+            wait(other, batch_id, lambda batch: batch.request_counts.completed >= 4)
+            first.process.kill()
+            batch = wait(other, batch_id)
+            answered = results(other, batch.output_file_id)
+            assert (batch.status, len(answered)) == ("completed", 60)
+            assert batch.request_counts.model_dump() == {"total": 60, "completed": 60, "failed": 0}
+            assert 60 <= slow.counts()["requests"] <= 60 + 4
+            assert [each.id for each in other.batches.list()] == [batch_id]
+            assert {each.purpose for each in other.files.list()} == {"batch", "batch_output"}
+            for each in other.files.list():
+                other.files.delete(each.id)
+            assert other.files.list().data == []
+        assert not list(tmp_path.rglob("service-batches"))
+
+    @pytest.fixture(params=["folder", "redis"])
+    def store(self, request: pytest.FixtureRequest, redis_server: Any, tmp_path: Path) -> Iterator[BatchStore]:
+        cache = llmhub.RedisCache(redis_server.url, lease_s=0.2)
+        with closing(RedisBatchStore(cache, 100) if request.param == "redis" else BatchFolder(tmp_path)) as opened:
+            yield opened
+
+    @staticmethod
+    def add(store: BatchStore, name: str, content: bytes = b"{}\n", team: str = "a") -> FileObject:
+        file = FileObject(
+            id=f"file-{name}",
+            bytes=len(content),
+            created_at=1,
+            filename=f"{name}.jsonl",
+            purpose="batch" if name < "m" else "batch_output",
+            expires_at=1000 + ord(name),
+        )
+        path = store.upload_path()
+        path.write_bytes(content)
+        store.add_file(team, file, path)
+        return file
+
+    def test_files_are_listed_alike(self, store: BatchStore) -> None:
+        files = [self.add(store, name) for name in "abcz"]
+        self.add(store, "o", team="b")
+        assert store.list_files("a", 9) == files[::-1]
+        assert store.list_files("a", 9, oldest_first=True) == files
+        assert store.list_files("a", 2, after="file-z", purpose="batch") == files[2:0:-1]
+        assert store.list_files("a", 9, after="file-o") == store.list_files("a", 9, after="no id") == []
+        assert (store.find_file("file-a", "a"), store.find_file("file-a", "b")) == (files[0], None)
+        assert (store.bytes_of_team("a"), store.bytes_of_team("b")) == (12, 3)
+        assert [store.delete_file("file-b", team) for team in ("b", "a", "a")] == [False, True, False]
+        store.remove_old(1000 + ord("b"), 0)
+        assert [file.id for file in store.list_files("a", 9)] == ["file-z", "file-c"]
+        with store.open_content("file-c") as content:
+            assert content.read() == b"{}\n"
+        with pytest.raises(FileNotFoundError):
+            store.open_content("file-a")
+
+    def test_batches_hold_what_they_need_and_one_process_executes_each(self, store: BatchStore) -> None:
+        self.add(store, "a", b"one\ntwo\n")
+        owner = BatchOwner(key_id="k", team="a", scopes=(), models=(), weight=1.0, cache_scope="")
+        made = [
+            BatchObject(
+                id=f"batch_{name}",
+                endpoint="/v1/responses",
+                input_file_id="file-a",
+                completion_window="24h",
+                status="validating",
+                created_at=number,
+                expires_at=9,
+            )
+            for number, name in enumerate(("x", "y"))
+        ]
+        assert [store.add_batch(BatchEntry("a", batch, owner)) for batch in made] == [True, True]
+        assert store.delete_file("file-a", "a")
+        assert not store.add_batch(BatchEntry("a", msgspec.structs.replace(made[0], id="batch_z"), owner))
+        assert [entry.object.id for entry in store.list_batches("a", 9)] == ["batch_y", "batch_x"]
+        assert [entry.object.id for entry in store.list_batches(None, 9, "batch_y")] in ([], ["batch_x"])
+        assert [entry.object.id for entry in store.open_batches()] == ["batch_x", "batch_y"]
+        assert [store.request_cancel("batch_y", team, 7.0) for team in ("b", "a")] == [False, True]
+        found = store.find_batch("batch_y", "a")
+        assert found is not None
+        assert (found.cancel_at, found.owner, store.find_batch("batch_y", "b")) == (7.0, owner, None)
+
+        batch, lock = made[0], store.try_lock("batch_x")
+        assert lock is not None
+        assert store.try_lock("batch_x") is None
+        assert store.input_path(batch).read_bytes() == b"one\ntwo\n"
+        store.set_reserved(batch.id, reserved=True)
+        assert store.is_reserved(batch.id)
+        log = store.open_log(batch.id, OUTPUT, lock)
+        for line in (b"1\n", b"2\n", b"3\n"):
+            log.append(line)
+        assert list(log.groups(2)) == [[(1, b"1"), (2, b"2")], [(3, b"3")]]
+        log.close()
+        result = FileObject(id="file-xo", bytes=log.total_bytes(), created_at=1, filename="x", purpose="batch_output")
+        for _ in range(2):
+            store.add_result("a", batch.id, OUTPUT, result)
+        batch.status, batch.completed_at = "completed", 5
+        store.save(batch, lock)
+        store.finish_batch(batch)
+        lock.release()
+        assert (store.list_files("a", 9), store.bytes_of_team("a")) == ([result], 6)
+        with store.open_content("file-xo") as content:
+            assert content.read() == b"1\n2\n3\n"
+        assert [entry.object.id for entry in store.open_batches()] == ["batch_y"]
+        store.finish_batch(made[1])  # the last that holds the deleted input
+        if isinstance(store, RedisBatchStore):
+            self.add(store, "b", b"x" * 94)
+        store.remove_old(6 + 1.0, 1.0)
+        assert [entry.object.id for entry in store.list_batches("a", 9)] == ["batch_y"]
+
+    def test_server_has_bounded_room_and_a_lost_lease_writes_nothing(self, redis_server: Any) -> None:
+        cache = llmhub.RedisCache(redis_server.url, lease_s=0.05)
+        with closing(RedisBatchStore(cache, 10)) as store:
+            self.add(store, "a", b"123456789\n")
+            with pytest.raises(BadRequestError, match=r"have 10 bytes, and may have 10 \(server.batches.max_redis_"):
+                self.add(store, "b")
+            assert [file.id for file in store.list_files("a", 9)] == ["file-a"]
+            lock = store.try_lock("batch_x")
+            assert lock is not None
+            assert until(lambda: store.try_lock("batch_x") is not None)
+            with pytest.raises(RunLostError):
+                store.open_log("batch_x", OUTPUT, lock).append(b"1\n")
+            assert not lock.renew()
