@@ -12,6 +12,7 @@ measurements that are taken in turns.
 from __future__ import annotations
 
 import argparse
+import multiprocessing
 import os
 import pickle
 import socket
@@ -21,7 +22,9 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from concurrent.futures import ProcessPoolExecutor, wait
+from contextlib import ExitStack, contextmanager, suppress
+from functools import cache, partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -88,13 +91,80 @@ def timed(function: Callable[[], Any]) -> float:
 
 
 def jobs(url: str, folder: Path, rows: int) -> None:
-    """Compare ``n_jobs=2`` with one process."""
-    with hub_at(url, cache=f"{folder}/jobs.db", cache_mode="off") as hub:
-        measure_table(hub, 2000, CONCURRENCY, 2)  # starts the processes
-        one, two = interleaved(
-            3, lambda: measure_table(hub, rows, CONCURRENCY), lambda: measure_table(hub, rows, CONCURRENCY, 2)
+    """Compare ``n_jobs=2`` with one process, and with two that do not know of each other: what the machine allows."""
+    servers = descendants()
+    others = multiprocessing.get_context("spawn")
+    with (
+        hub_at(url, cache=f"{folder}/jobs.db", cache_mode="off") as hub,
+        ProcessPoolExecutor(1, others) as left,
+        ProcessPoolExecutor(1, others) as right,
+    ):
+
+        def of_control(count: int) -> float:
+            began = time.perf_counter()
+            wait([half.submit(complete_alone, url, count // 2) for half in (left, right)])
+            return count / (time.perf_counter() - began)
+
+        arms: dict[str, Callable[[int], float]] = {
+            "one process": lambda count: measure_table(hub, count, CONCURRENCY),
+            "n_jobs=2": lambda count: measure_table(hub, count, CONCURRENCY, 2),
+            "two processes apart": of_control,
+        }
+        for arm in arms.values():
+            arm(2000)  # starts the processes
+        cpu: dict[str, list[float]] = {name: [] for name in arms}
+
+        def measured(name: str) -> float:
+            before = cpu_seconds(servers)
+            rate = arms[name](rows)
+            cpu[name].append(cpu_seconds(servers) - before)
+            return rate
+
+        rates = dict(zip(arms, interleaved(5, *(partial(measured, name) for name in arms)), strict=True))
+    print(f"{rows:,} rows:")
+    for name, measures in rates.items():
+        ratio = statistics.median(own / one for own, one in zip(measures, rates["one process"], strict=True))
+        more = statistics.median(own / one for own, one in zip(cpu[name], cpu["one process"], strict=True))
+        print(
+            f"  {name}: {max(measures):,.0f} rows/s, {max(measures) / max(rates['one process']):.2f} of one process "
+            f"(median of pairs {ratio:.2f}); {min(cpu[name]):.2f} s of CPU (median of pairs {more:.2f})"
         )
-    print(f"{rows:,} rows: {max(one):,.0f} rows/s, n_jobs=2 {max(two):,.0f} rows/s: {max(two) / max(one):.2f}")
+
+
+def complete_alone(url: str, rows: int) -> None:
+    """Complete rows in a process of its own."""
+    measure_table(hub_of_process(url), rows, CONCURRENCY)
+
+
+@cache
+def hub_of_process(url: str) -> llmhub.Hub:
+    return hub_at(url)
+
+
+def descendants() -> set[int]:
+    """Return the processes that this one has started, and theirs."""
+    parents = {}
+    for folder in Path("/proc").iterdir():
+        with suppress(OSError, ValueError):
+            parents[int(folder.name)] = int(stat_of(int(folder.name))[1])
+    found = {os.getpid()}
+    while more := {child for child, parent in parents.items() if parent in found} - found:
+        found |= more
+    return found - {os.getpid()}
+
+
+def cpu_seconds(servers: set[int]) -> float:
+    """Return the CPU time of this process and those that it has started, without servers."""
+    ticks = 0
+    for process in {os.getpid(), *descendants()} - servers:
+        with suppress(OSError):
+            ticks += sum(map(int, stat_of(process)[11:13]))
+    return ticks / os.sysconf("SC_CLK_TCK")
+
+
+def stat_of(process: int) -> list[str]:
+    """Return what Linux says of a process, from its state on."""
+    return Path(f"/proc/{process}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
 
 
 def memory(url: str, folder: Path, rows: int) -> None:

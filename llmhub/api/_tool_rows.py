@@ -104,7 +104,7 @@ class ToolRows:
     def _build_reporter(self, display: ProgressDisplay | None, concurrency: int) -> ProgressReporter | None:
         if display is None:
             return None
-        sink = self.run.progress_sink(display.report)
+        sink = self.run.progress_sink(display)
 
         def snapshot() -> RunSnapshot:
             return RunSnapshot(

@@ -295,7 +295,7 @@ class _Window:
 
         display = None
         if self.observer is not None:
-            display = ProgressDisplay(partial(self.observer.on_progress, begun.first))
+            display = ProgressDisplay(partial(self.observer.on_progress, begun.first), interim=True)
         try:
             return await run_table(run, display, self.stop, on_result)
         finally:

@@ -59,7 +59,7 @@ from llmhub.engine.observer import cache_hit_counter
 from llmhub.engine.progress import Progress, ProgressSink, ProgressTracker, RunSnapshot
 from llmhub.engine.scheduling import SlotGroup
 from llmhub.hub import Hub
-from llmhub.progress.display import ProgressCallback, ProgressDisplay, create_display
+from llmhub.progress.display import ProgressDisplay, create_display
 from llmhub.providers.hub_service import in_bulk_lane
 
 if TYPE_CHECKING:
@@ -360,16 +360,20 @@ class TableRun:
     @property
     def initial_progress(self) -> Progress:
         """Progress before the run is started."""
-        return ProgressTracker(len(self.batch), self.progress_sink(_ignore_progress)).progress(RunSnapshot(0.0))
+        return ProgressTracker(len(self.batch), self.progress_sink(NO_DISPLAY)).progress(RunSnapshot(0.0))
 
-    def progress_sink(self, report: ProgressCallback) -> ProgressSink:
-        """Return the sink through which the engine reports the progress of this run to ``report``."""
+    def progress_sink(self, display: ProgressDisplay) -> ProgressSink:
+        """Return the sink through which the engine reports the progress of this run to a display."""
         targets = [prompt.target for prompt in self.batch.target_prompts]
-        return ProgressSink(report, targets, self.batch.n_samples, self.batch.target_of_row)
+        return ProgressSink(display.report, targets, self.batch.n_samples, self.batch.target_of_row, display.interim)
 
 
 def _ignore_progress(progress: Progress) -> None:
     """Do nothing."""
+
+
+NO_DISPLAY: Final = ProgressDisplay(_ignore_progress)
+"""Where only the models and rows of a run are wanted."""
 
 
 def build_table_run(
@@ -638,9 +642,9 @@ async def send_rows(
         chunks=chunks,
         concurrency=concurrency,
         run_id=run_id,
-        progress_sink=run.progress_sink(display.report) if display else None,
+        progress_sink=run.progress_sink(display) if display else None,
         on_result=on_result,
-        on_stored=cache_hit_counter(run.hub.runtime.observers, run.progress_sink(_ignore_progress)),
+        on_stored=cache_hit_counter(run.hub.runtime.observers, run.progress_sink(NO_DISPLAY)),
         draws_in_thread=run.batch.reads_files or run.caller.in_thread,
         slots=run.slots,
         around_send=run.caller.around_send,

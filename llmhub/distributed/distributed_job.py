@@ -49,6 +49,8 @@ UNLIMITED: Final = 1 << 60
 """The limit of totals that only count."""
 MODEL_COUNTERS: Final = ("rows", "failed", "cached", "nano_usd", "input_tokens", "output_tokens")
 """What workers count of each model."""
+COUNTED_COLUMNS: Final = ("cache_hit", "error_type", "cost_usd", "input_tokens", "output_tokens", "rate_wait_s")
+"""Columns of results that workers count."""
 JOB_COUNTERS: Final = ("wait_ms", "stop")
 """What they count of the whole job, after that."""
 
@@ -363,6 +365,7 @@ class _Worker:
         samples = (pc.max(results.column("sample")).as_py() or 0) + 1
         # Rows by models by samples, in this order.
         numbers = np.arange(len(results)) // samples % len(names)
+        results = results.select(COUNTED_COLUMNS)
         for index, model in enumerate(names):
             of_model = results if len(names) == 1 else results.filter(numbers == index)
             called = of_model.filter(pc.invert(pc.fill_null(of_model.column("cache_hit"), fill_value=False)))

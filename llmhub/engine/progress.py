@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 MIN_REPORT_INTERVAL_S: Final = 0.2
 MAX_REPORT_INTERVAL_S: Final = 1.0
+INTERIM_INTERVAL_S: Final = 0.5
+"""Time between reports that are interim (`ProgressSink`)."""
 MAX_LOOP_SHARE: Final = 0.01
 """Maximum share of the loop's time for reports; slower reports are made less often."""
 RATE_WINDOW_S: Final = 10.0
@@ -181,12 +183,16 @@ class ProgressSink:
         The targets and the number of samples: positions are rows x targets x samples, in that order.
     target_by_row
         The index of each row's target, if each row is sent to one target only: positions are then rows x samples.
+    interim
+        Whether the caller counts the results at the end itself: reports come twice a second, and none at the end, so
+        that a short run costs nothing.
     """
 
     report: Callable[[Progress], None]
     targets: Sequence[Target] = ()
     samples: int = 1
     target_by_row: Sequence[int] | None = None
+    interim: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -260,9 +266,14 @@ class ProgressReporter:
         self._snapshot = snapshot
         self._report_took_s = 0.0
         self._pricing: asyncio.Task[None] | None = None
+        self._interim = sink.interim
+        self._uncounted: list[tuple[int, Answer | StoredResponse]] = []
 
     def add(self, position: int, outcome: Answer | StoredResponse) -> None:
-        """Count an outcome (see `ProgressTracker.add`)."""
+        """Count an outcome (see `ProgressTracker.add`), interim ones at the next report."""
+        if self._interim:
+            self._uncounted.append((position, outcome))
+            return
         try:
             self._tracker.add(position, outcome)
         except Exception as error:  # noqa: BLE001 - a defect in a count must not lose a response
@@ -286,15 +297,17 @@ class ProgressReporter:
         """Report until cancelled; look up missing prices meanwhile."""
         while self._sink is not None:
             pause_s = max(MIN_REPORT_INTERVAL_S, self._report_took_s / MAX_LOOP_SHARE)
-            await asyncio.sleep(min(MAX_REPORT_INTERVAL_S, pause_s))
+            await asyncio.sleep(INTERIM_INTERVAL_S if self._interim else min(MAX_REPORT_INTERVAL_S, pause_s))
             if self._pricing is None or self._pricing.done():
                 self._pricing = asyncio.create_task(self._look_up_prices())
             self.report()
 
     async def finish(self) -> None:
-        """Make the last report, with all prices."""
+        """Make the last report, with all prices, unless only interim ones are wanted."""
         if self._pricing is not None:
             await self._pricing
+        if self._interim:
+            return
         await self._look_up_prices()
         self.report()
 
@@ -303,7 +316,10 @@ class ProgressReporter:
         if self._sink is None:
             return
         started = time.perf_counter()
+        uncounted, self._uncounted = self._uncounted, []
         try:
+            for position, outcome in uncounted:
+                self._tracker.add(position, outcome)
             self._sink.report(self._tracker.progress(self._snapshot()))
         except Exception as error:  # noqa: BLE001 - the user's function may raise anything
             self._end(error)

@@ -23,10 +23,14 @@ def _no_op() -> None:
 
 @dataclass(frozen=True, slots=True)
 class ProgressDisplay:
-    """A display: ``report`` shows a state, ``close`` ends the display however the run ended."""
+    """A display: ``report`` shows a state, ``close`` ends the display however the run ended.
+
+    For ``interim`` see `llmhub.engine.progress.ProgressSink`.
+    """
 
     report: ProgressCallback
     close: Callable[[], None] = _no_op
+    interim: bool = False
 
 
 def create_display(

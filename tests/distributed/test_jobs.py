@@ -221,7 +221,6 @@ INTERRUPTED = """
 import signal, sys
 import joblib, pyarrow as pa
 import llmhub
-from llmhub.cache.shared_limiter import SharedLimiter
 from llmhub.config import Settings
 from llmhub.sim import Latency, Simulator, serving
 

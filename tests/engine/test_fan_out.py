@@ -561,3 +561,14 @@ def test_queue_time_is_measured_apart() -> None:
     first, second, third = result.queue_s
     assert 0 <= first < second < third
     assert second >= 0.02
+
+
+def test_interim_reports_come_before_the_end_only(virtual: Any) -> None:
+    reports: list[Progress] = []
+    sink = ProgressSink(reports.append, interim=True)
+    texts = [str(number) for number in range(100)]
+    run_virtual(virtual, texts, ScriptedProvider(latency_s=0.12), concurrency=10, progress_sink=sink)
+    assert [(report.done, report.finished) for report in reports] == [(40, False), (80, False)]
+    reports.clear()
+    run_virtual(virtual, texts[:40], ScriptedProvider(latency_s=0.12), concurrency=10, progress_sink=sink)
+    assert reports == []
