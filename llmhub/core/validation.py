@@ -63,7 +63,7 @@ DROPPABLE_PARTS: Final[dict[type[Part], str]] = {Reasoning: "messages.reasoning"
 
 RESPONSE_KINDS: Final = frozenset(
     {
-        *("annotation", "search_result", "search_image", "executed_tool"),
+        *("annotation", "search_result", "search_image", "executed_tool", "moderation"),
         *("groundingMetadata", "urlContextMetadata", "citationMetadata"),
     }
 )

@@ -22,7 +22,13 @@ def _models_url(endpoint: Endpoint) -> str:
 
 
 ENTRIES: Final = (
-    openai_compatible("ollama", f"{BASE_URL}/v1", refused_parts=(CacheMark,), embeddings=openai_embeddings.WIRE),
+    openai_compatible(
+        "ollama",
+        f"{BASE_URL}/v1",
+        refused_parts=(CacheMark,),
+        takes_tool_images=True,
+        embeddings=openai_embeddings.WIRE,
+    ),
     openai_compatible(
         "ollama-native",
         BASE_URL,

@@ -48,6 +48,7 @@ class PlainChatResponse(msgspec.Struct):
     citations: NothingIn = None
     search_results: NothingIn = None
     images: NothingIn = None
+    moderation: None = None
 
 
 class PlainChatDelta(msgspec.Struct, gc=False):
@@ -86,6 +87,7 @@ class PlainChatChunk(msgspec.Struct):
     citations: NothingIn = None
     search_results: NothingIn = None
     images: NothingIn = None
+    moderation: None = None
 
 
 class PlainGeminiPart(msgspec.Struct, gc=False, forbid_unknown_fields=True):

@@ -47,6 +47,27 @@ def decode_gemini_logprobs(result: Mapping[str, object]) -> list[Logprobs]:
     return _part(_row(token, top, "logProbability") for token, top in pairs)
 
 
+def decode_parallel_logprobs(lists: Mapping[str, object]) -> list[Logprobs]:
+    """Decode parallel lists of tokens, their log probabilities and their alternatives, as Completions has them.
+
+    Examples
+    --------
+    >>> decode_parallel_logprobs({"tokens": ["Hi"], "token_logprobs": [-0.5], "top_logprobs": [{"Hi": -0.5}]})
+    [Logprobs(data='["Hi",-0.5,[["Hi",-0.5]]],')]
+    """
+    tokens, own, top = (as_list(lists.get(name)) for name in ("tokens", "token_logprobs", "top_logprobs"))
+    return decode_logprobs(
+        [
+            {"token": token, "logprob": logprob, "top_logprobs": _alternatives(alternatives)}
+            for token, logprob, alternatives in zip_longest(tokens, own[: len(tokens)], top[: len(tokens)])
+        ]
+    )
+
+
+def _alternatives(values: object) -> list[Mapping[str, object]]:
+    return [{"token": token, "logprob": value} for token, value in as_mapping(values).items()]
+
+
 def _row(token: Mapping[str, object], top: object, field: str) -> str:
     alternatives = [[as_text(other.get("token")), _logprob(other.get(field))] for other in iter_objects(top)]
     return f"{encode_compact([as_text(token.get('token')), _logprob(token.get(field)), alternatives])},"

@@ -15,7 +15,7 @@ Source: https://platform.openai.com/docs/api-reference/chat and the types of ope
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Final
 
@@ -59,7 +59,7 @@ from llmhub.core.types import (
 )
 from llmhub.wire.errors import OPENAI_ERRORS, classify_error
 from llmhub.wire.fast_path import parse_plain_chat, parse_plain_chat_chunk
-from llmhub.wire.logprobs import LOGPROBS_INDEX, decode_logprobs
+from llmhub.wire.logprobs import LOGPROBS_INDEX, decode_logprobs, decode_parallel_logprobs
 from llmhub.wire.readers import (
     as_count,
     as_list,
@@ -131,8 +131,8 @@ METADATA_INDEX: Final = LOGPROBS_INDEX - 1
 MESSAGE_METADATA: Final = {"annotations": "annotation", "executed_tools": "executed_tool"}
 """Lists in a message of what is said about it, and the kind of an `Opaque` part for each object in it."""
 
-RESPONSE_METADATA: Final = {"search_results": "search_result", "images": "search_image"}
-"""The same at the top of a response, as Perplexity has them."""
+RESPONSE_METADATA: Final = {"search_results": "search_result", "images": "search_image", "moderation": "moderation"}
+"""The same at the top of a response: as Perplexity has them, and one object of OpenAI."""
 
 
 def encode(request: CompletionRequest) -> Result[Payload, LLMError]:
@@ -148,6 +148,7 @@ def encode(request: CompletionRequest) -> Result[Payload, LLMError]:
         if not is_successful(encoded):
             return Failure(encoded.failure())
         messages.extend(encoded.unwrap())
+    _restore_custom_calls(messages, request.extra)
     return Success({"model": request.model, "messages": messages, **parameters.unwrap(), **_features(request)})
 
 
@@ -293,7 +294,8 @@ def _metadata(payload: Mapping[str, object], choice: Mapping[str, object]) -> li
         Opaque(kind, encode_compact(item))
         for source, kinds in ((payload, RESPONSE_METADATA), (message, MESSAGE_METADATA))
         for name, kind in kinds.items()
-        for item in iter_objects(source.get(name))
+        for value in [source.get(name)]
+        for item in iter_objects([value] if isinstance(value, dict) else value)
     ]
     if not payload.get("search_results"):
         addresses = [address for address in as_list(payload.get("citations")) if isinstance(address, str)]
@@ -331,7 +333,9 @@ def _with_id(call: ToolCall, response_id: str, earlier: list[Part]) -> ToolCall:
 
 
 def _logprobs(choice: Mapping[str, object]) -> list[Logprobs]:
-    return decode_logprobs(as_mapping(choice.get("logprobs")).get("content"))
+    """Decode log probabilities, which Together may send in the parallel lists of Completions."""
+    logprobs = as_mapping(choice.get("logprobs"))
+    return decode_parallel_logprobs(logprobs) if "tokens" in logprobs else decode_logprobs(logprobs.get("content"))
 
 
 def _usage_counts(payload: Mapping[str, object]) -> Mapping[str, object]:
@@ -440,6 +444,18 @@ def _turn(message: Message, message_index: int) -> Result[list[Payload], LLMErro
         **{name: value for name, value in optional.items() if value},
     }
     return Success([*results, turn] if content or calls or not results else results)
+
+
+def _restore_custom_calls(messages: Iterable[Payload], extra: Mapping[str, object]) -> None:
+    """Send calls of custom tools, which the request declares in ``extra``, back in their own form."""
+    declared = [as_mapping(tool.get("custom")) for tool in iter_objects(extra.get("tools")) if tool.get("custom")]
+    names = {as_text(tool.get("name")) for tool in declared}
+    for message in messages if names else ():
+        for call in iter_objects(message.get("tool_calls")):
+            function = as_mapping(call.get("function"))
+            if isinstance(call, dict) and function.get("name") in names:
+                del call["function"]
+                call |= {"type": "custom", "custom": {"name": function["name"], "input": function["arguments"]}}
 
 
 def _result_content(content: str | Sequence[Text | Image]) -> str | list[Payload]:

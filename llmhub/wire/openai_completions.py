@@ -13,7 +13,7 @@ Sources: https://platform.openai.com/docs/api-reference/completions, https://doc
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Final
 
 from returns.pipeline import is_successful
@@ -35,10 +35,9 @@ from llmhub.core.types import (
     Usage,
 )
 from llmhub.wire.errors import OPENAI_ERRORS, classify_error
-from llmhub.wire.logprobs import LOGPROBS_INDEX, decode_logprobs
+from llmhub.wire.logprobs import LOGPROBS_INDEX, decode_parallel_logprobs
 from llmhub.wire.readers import (
     as_count,
-    as_list,
     as_mapping,
     as_text,
     error_body,
@@ -161,22 +160,7 @@ def _deltas(choice: Mapping[str, object]) -> list[Delta]:
 
 
 def _logprobs(choice: Mapping[str, object]) -> list[Logprobs]:
-    """Decode parallel lists of tokens, their log probabilities and their alternatives."""
-    lists = as_mapping(choice.get("logprobs"))
-    tokens, own, top = (as_list(lists.get(name)) for name in ("tokens", "token_logprobs", "top_logprobs"))
-    rows = [
-        {
-            "token": token,
-            "logprob": own[index] if index < len(own) else None,
-            "top_logprobs": _alternatives(top[index] if index < len(top) else None),
-        }
-        for index, token in enumerate(tokens)
-    ]
-    return decode_logprobs(rows)
-
-
-def _alternatives(values: object) -> Iterable[Payload]:
-    return [{"token": token, "logprob": value} for token, value in as_mapping(values).items()]
+    return decode_parallel_logprobs(as_mapping(choice.get("logprobs")))
 
 
 def _usage(counts: Mapping[str, object]) -> Usage:

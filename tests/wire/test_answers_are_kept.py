@@ -16,7 +16,17 @@ from llmhub.core.protocol import StreamDecoder, interpret, interpret_stream, pre
 from llmhub.core.provider import Endpoint, HttpReply
 from llmhub.core.serialization import decode_response, encode_response
 from llmhub.core.stream import Fragment
-from llmhub.core.types import CompletionRequest, CompletionResponse, Message, Opaque, Reasoning, Text, ToolCall
+from llmhub.core.types import (
+    CompletionRequest,
+    CompletionResponse,
+    Image,
+    Message,
+    Opaque,
+    Reasoning,
+    Text,
+    ToolCall,
+    ToolResult,
+)
 from llmhub.providers.registry import PROVIDERS
 
 ENDPOINT = Endpoint(base_url="http://localhost", api_key="k", region="us-east-1", project="p")
@@ -339,6 +349,40 @@ def test_compaction_item_is_sent_back() -> None:
     body = {"id": "r", "status": "completed", "output": [item]}
     parts = whole(json.dumps(body).encode(), "openai-responses").parts
     assert sent("openai-responses", Message("assistant", parts), Message("user", "more"))["input"][0] == item
+
+
+def test_moderation_of_an_answer_is_kept_and_not_sent_back() -> None:
+    moderation = {"input": {"results": [{"flagged": False}]}}
+    body = chat_reply({"content": "x"}, moderation=moderation)
+    parts = whole(body).parts
+    assert parts == (Text("x"), Opaque("moderation", json.dumps(moderation, separators=(",", ":"))))
+    chunk = {**chat_chunk("stop", content="x"), "moderation": moderation}
+    assert streamed(events(chunk, "[DONE]")).parts == parts
+    assert sent("openai", Message("assistant", parts), Message("user", "more"))["messages"][0]["content"] == "x"
+
+
+def test_log_probabilities_in_parallel_lists_are_read() -> None:
+    logprobs = {"tokens": ["a", "b"], "token_logprobs": [-0.5, None]}
+    choice = {"index": 0, "message": {"role": "assistant", "content": "ab"}, "finish_reason": "stop"}
+    body = json.dumps({"id": "c1", "model": "m", "choices": [{**choice, "logprobs": logprobs}]}).encode()
+    assert [token.token for token in whole(body, "together").logprobs] == ["a", "b"]
+
+
+def test_call_of_a_custom_tool_is_sent_back_as_one() -> None:
+    call = {"id": "1", "type": "custom", "custom": {"name": "sql", "input": "SELECT 1"}}
+    parts = whole(chat_reply({"content": None, "tool_calls": [call]}, "tool_calls")).parts
+    tools = [{"type": "custom", "custom": {"name": "sql"}}]
+    turns = Message("user", "q"), Message("assistant", (*parts, ToolCall("2", "other")))
+    payload = sent("openai", *turns, extra={"tools": tools})
+    assert payload["messages"][1]["tool_calls"][0] == call
+    assert payload["messages"][1]["tool_calls"][1]["type"] == "function"
+
+
+def test_ollama_takes_a_picture_in_the_result_of_a_tool() -> None:
+    picture = Image(data="iVBORw0KGgo=", media_type="image/png")
+    turns = Message("assistant", ToolCall("1", "f")), Message("tool", ToolResult("1", (Text("a"), picture)))
+    content = sent("ollama", Message("user", "q"), *turns)["messages"][2]["content"]
+    assert [block["type"] for block in content] == ["text", "image_url"]
 
 
 def test_system_turn_stays_in_its_place_where_claude_takes_it() -> None:
