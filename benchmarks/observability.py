@@ -59,7 +59,13 @@ def traces(ratio: float) -> Callable[[], Stop]:
     def start() -> Stop:
         provider = TracerProvider()
         provider.add_span_processor(BatchSpanProcessor(Discard()))
-        return llmhub.tracing.configure(tracer_provider=provider, ratio=ratio, metrics=False)
+        undo = llmhub.tracing.configure(tracer_provider=provider, ratio=ratio, metrics=False)
+
+        def stop() -> None:
+            undo()
+            provider.shutdown()
+
+        return stop
 
     return start
 

@@ -37,7 +37,7 @@ from llmhub.engine.decision_log import Decision
 from llmhub.engine.hooks import is_hook, to_middleware
 from llmhub.engine.limits import Limit
 from llmhub.engine.model_resolver import ModelResolver, routes_by_name, unknown_provider_message
-from llmhub.engine.observer import Observer, Observers, ObserverSet
+from llmhub.engine.observer import Observers
 from llmhub.engine.retry import Retry
 from llmhub.engine.routing_policy import Route
 from llmhub.engine.runtime import Runtime
@@ -45,7 +45,7 @@ from llmhub.engine.transport import Timeout, TransportConfig
 from llmhub.engine.write_ahead import AMBIGUOUS_POLICIES, NO_LEDGER, AmbiguousPolicy
 from llmhub.observability.logging import configure_from_setting
 from llmhub.observability.metrics import metrics_dispatcher
-from llmhub.observability.subscriptions import current_observers, with_observer
+from llmhub.observability.subscriptions import current_observers, observers_and
 from llmhub.plugins import (
     NO_PLUGINS,
     Plugins,
@@ -87,11 +87,6 @@ SERVICE_DECIDES: Final = (
 """Fields that a hub with a service cannot set."""
 COUNT_FIELDS: Final = ("concurrency", "pool_size", "max_reply_bytes")
 """Fields that must be integers from 1."""
-
-
-def _with_own(observer: Observer) -> ObserverSet:
-    """Return the observers of the process and one of a hub."""
-    return with_observer(current_observers(), observer)
 
 
 def _no_op() -> None:
@@ -316,7 +311,7 @@ class Hub:
         configure_from_setting(config.log_setting())
         observers: Observers = current_observers
         if self.plugins.metrics:
-            observers = partial(_with_own, metrics_dispatcher(tuple(self.plugins.metrics.values())))
+            observers = observers_and(metrics_dispatcher(tuple(self.plugins.metrics.values())).subscription)
         open_client = partial(
             Client,
             transport=TransportConfig(

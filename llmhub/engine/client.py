@@ -42,10 +42,10 @@ from llmhub.engine.leased_limits import SharedLimits
 from llmhub.engine.limits import Limit
 from llmhub.engine.model_resolver import ModelResolver
 from llmhub.engine.observer import (
-    OBSERVED_CALL,
+    CallObservation,
     Observers,
-    admission_middleware,
     emit_wait,
+    is_within_observed_call,
     no_observers,
     observation_middleware,
     observe_call,
@@ -222,16 +222,21 @@ class Client:
         self._attempts: dict[str, Send] = {}
         self._keyers: dict[str, RequestKeyer] = {}
         self._candidate_keys_by_key: dict[bytes, list[tuple[Target, bytes]]] = {}
-        self.send_uncached: Send = self._build_chain(tuple(middleware), retry)
+        self.send_unobserved: Send = self._build_chain(tuple(middleware), retry)
+        self.send_uncached: Send = observation_middleware(observers)(self.send_unobserved)
+        # Where a call's answer is that of its last request, a task may observe its calls (see `CallObservation`).
+        self.observers = None if middleware or self.has_routes else observers
 
     # The order of everything around a call, outermost first. Before it, `send` looks the call up in the store and
     # claims its key (single flight).
 
     def _build_chain(self, middleware: tuple[Middleware, ...], retry: Retry) -> Send:
-        """Return the layers that see a call once, whichever target answers it, around those of each attempt."""
+        """Return the layers that see a call once, whichever target answers it, around those of each attempt.
+
+        Observation is around them: `observation_middleware`, or a `CallObservation`.
+        """
         return chain(
             self._send_attempt,
-            observation_middleware(self._observers),
             *((exception_guard, *middleware) if middleware else ()),
             *((cache_middleware(self._candidate_keys),) if self.has_routes else ()),
             retry_middleware(retry, time.monotonic, random.random, self._record_decision),
@@ -244,7 +249,6 @@ class Client:
         return chain(
             self.transport.send,
             *((credential_middleware(self.credentials, target),) if self.credentials.manages(target) else ()),
-            admission_middleware,
             *((self._metrics.middleware(target),) if target.name in self._candidates else ()),
             *((circuit_breaker_middleware(self._circuit(target), time.monotonic),) if self._breaker else ()),
             # Reserves a budget once the rate limiter has admitted the call.
@@ -311,9 +315,20 @@ class Client:
                 return SendResult(Answer(Failure(InvalidRequest(path="$", message=message))))
         single = _SingleCall(self, call, stop, access, run_id)
         active = self._observers()
-        if not active.observers or OBSERVED_CALL.get() is not None:
+        if not active.observers or is_within_observed_call():
             return await single.run()
-        return await observe_call(active, call, single.run, attrgetter("answer"), run_id)
+        if self.observers is None or active.reduced is None or active.samplers:
+            return await observe_call(active, call, single.run, attrgetter("answer"), run_id)
+        observation = CallObservation(self.observers, single.context)
+        wanted = observation.begin(call)
+        if wanted is not None:
+            return await observe_call(wanted, call, single.run, attrgetter("answer"), run_id)
+        result = None
+        try:
+            result = await single.run()
+        finally:
+            observation.finish(None if result is None else result.answer)
+        return result
 
     def access(self, mode: CacheMode) -> StoreAccess:
         """Return the store as ``mode`` allows it to be used from now on."""
@@ -443,7 +458,7 @@ class _SingleCall:
         self._key = call.key or b""  # `Client.send` computes it where it is needed
         self._stop = stop
         self._access = access
-        self._context = SendContext(run_id, log, strict=access.strict)
+        self.context = SendContext(run_id, log, strict=access.strict)
         self._writer = CacheWriter(access, stop.request)
         self._flight: SingleFlight[tuple[int, bytes]] | None = None
         self._outcome: RowOutcome | None = None
@@ -498,7 +513,7 @@ class _SingleCall:
         """Return whether this call is to send its request; otherwise an equal one has answered it."""
         callbacks = RowCallbacks(self._settle, self._look_up_items, lambda _: self._outcome)
         alternatives = self._item_alternatives if self._client.has_alternatives else None
-        flight = SingleFlight(log, self._context.run_id, callbacks, self._access.not_before, alternatives)
+        flight = SingleFlight(log, self.context.run_id, callbacks, self._access.not_before, alternatives)
         self._flight = flight
         log.register_run(self._writer, single_call=True)
         granted = await flight.claim([(0, self._key)])
@@ -508,12 +523,12 @@ class _SingleCall:
 
     async def _send(self) -> None:
         """Send the call and pass its answer to the store and to equal calls that wait for it."""
-        context, lookups = SEND_CONTEXT.set(self._context), CACHE_LOOKUPS.set(self._access.lookups)
+        context, lookups = SEND_CONTEXT.set(self.context), CACHE_LOOKUPS.set(self._access.lookups)
         try:
-            answer = await self._client.send_uncached(self._call)
+            answer = await self._client.send_unobserved(self._call)  # `Client.send` observes it
         except asyncio.CancelledError:
             self._outcome = cancelled_outcome(
-                self._context.requests_sent, was_in_flight=self._was_in_flight, last_error=self._context.last_error
+                self.context.requests_sent, was_in_flight=self._was_in_flight, last_error=self.context.last_error
             )
             self._release(self._outcome, None)
             raise

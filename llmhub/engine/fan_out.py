@@ -30,6 +30,7 @@ from llmhub.engine.fan_out_types import (
     Sender,
 )
 from llmhub.engine.hedging import OWNER_TASK
+from llmhub.engine.observer import CallObservation
 from llmhub.engine.progress import ProgressReporter, ProgressTracker, RunSnapshot
 from llmhub.engine.row_outcome import RowOutcome, aborted_outcome, cancelled_outcome, for_duplicate
 from llmhub.engine.scheduling import MAX_RELEASED_PER_SLOT, ConcurrencySlots, QueuedItem, Slot, TargetQueues
@@ -283,6 +284,7 @@ class _FanOut:
         OWNER_TASK.set(asyncio.current_task())
         slot = Slot(self.slots)
         slot.bind_to_task()
+        observation = CallObservation(self.sender.observers, context)
         try:
             while not slot.released and not self.slots.hand_over() and (queued := self._next_item()) is not None:
                 (position, key, make_call, prompt), queued_at, _, slot.queue = queued
@@ -290,8 +292,9 @@ class _FanOut:
                 context.requests_sent, context.last_error = 0, None
                 try:
                     call = make_call(prompt, key)
-                    answer = await self.sender.send(call)
+                    answer = await observation.send(self.sender.send, call)
                 except asyncio.CancelledError:
+                    observation.finish(None)
                     was_in_flight = asyncio.current_task() in self.cancelled_in_flight
                     cancelled = cancelled_outcome(
                         context.requests_sent, was_in_flight=was_in_flight, last_error=context.last_error
@@ -299,8 +302,10 @@ class _FanOut:
                     self._settle(position, key, cancelled)
                     raise
                 except BaseException as error:
+                    observation.finish(None)
                     self._settle(position, key, aborted_outcome(error, context.requests_sent))
                     raise
+                observation.finish(answer)
                 self.results.queue_s[position] = queue_s
                 self._settle(position, key, answer, self.writer.enqueue(key, call, answer))
         except asyncio.CancelledError:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from llmhub.engine.call import Call, Middleware, Send, Target
+from llmhub.engine.observer import Observers
 from llmhub.engine.progress import ProgressSink
 from llmhub.engine.row_outcome import RowOutcome
 from llmhub.engine.store_access import StoreAccess
@@ -91,6 +92,8 @@ class Sender:
         The queues of the runs of this client, for its state.
     refused_by
         Returns what a target's provider says while it refuses every request, by the target's name; else empty.
+    observers
+        Returns who observes the calls; ``None`` if ``send`` observes them.
     """
 
     send: Send
@@ -100,6 +103,7 @@ class Sender:
     blocked_by: Callable[[str], str] = lambda _: ""
     queues: set[TargetQueues] = field(default_factory=set)
     refused_by: Callable[[str], str] = lambda _: ""
+    observers: Observers | None = None
 
 
 @dataclass(frozen=True, slots=True)

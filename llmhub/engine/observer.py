@@ -1,8 +1,8 @@
 """Events of the engine, for logs, metrics and traces: calls, requests, waits, cache hits and decisions.
 
 An observer is a function of one event, called on the event loop in the task that sends the call; it must return at
-once. Without observers a call makes no event: `observation_middleware` asks for them once per call, and the layers
-below look at one context variable.
+once. Without observers a call makes no event: `observation_middleware`, or a `CallObservation`, asks for them once per
+call, and the layers below look at one context variable.
 """
 
 from __future__ import annotations
@@ -16,10 +16,12 @@ from functools import partial
 from itertools import count
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple, TypeAlias, TypeVar
 
+from returns.result import Success
+
 from llmhub.engine.call import Answer, Call, Middleware, Send, Target
 from llmhub.engine.decision_log import Decision, RecordDecision
 from llmhub.engine.progress import ProgressSink
-from llmhub.engine.write_ahead import SEND_CONTEXT
+from llmhub.engine.write_ahead import SEND_CONTEXT, SendContext
 
 if TYPE_CHECKING:
     from llmhub.engine.fan_out_types import OnResult, ResultEvent
@@ -127,6 +129,37 @@ Event: TypeAlias = CallStarted | RequestStarted | RequestFinished | Waited | Cal
 Observer: TypeAlias = Callable[[Event], None]
 
 
+Skips: TypeAlias = Callable[[], bool]
+"""Returns whether the next call of a task may go unobserved."""
+Sampler: TypeAlias = Callable[[], Skips]
+"""Returns the function that chooses among the calls of the current task."""
+AnswerObserver: TypeAlias = Callable[[Call, Answer, float], None]
+"""Is told of a call of a run, its answer, and how many seconds it had waited for a worker."""
+
+
+class Subscription(NamedTuple):
+    """An observer, and which events it can do without.
+
+    Parameters
+    ----------
+    observer
+        Called with each event.
+    starts
+        Whether it wants `CallStarted` and `RequestStarted` too.
+    on_answer
+        Called in place of ``observer`` for a call of a run that its first request answered, if no observer wants the
+        events of that call. ``None`` if the events are wanted.
+    sampler
+        Returns, for the current task, a function that returns whether the task's next call may go unobserved; ``None``
+        if no call may.
+    """
+
+    observer: Observer
+    starts: bool = False
+    on_answer: AnswerObserver | None = None
+    sampler: Sampler | None = None
+
+
 class ObserverSet(NamedTuple):
     """Observers at one moment.
 
@@ -136,13 +169,41 @@ class ObserverSet(NamedTuple):
         All of them; empty if nothing is observed.
     of_starts
         Those that want `CallStarted` and `RequestStarted` too, which are not made for the others.
-    skips
-        Returns whether the next call of a run may go unobserved, if the only observer samples calls.
+    of_answers
+        Those that are told of an answer in place of events.
+    samplers
+        Choose the calls that an observer wants the events of.
+    reduced
+        The observers of a call that all samplers skip; ``None`` if an observer wants the events of all calls.
     """
 
     observers: tuple[Observer, ...] = ()
     of_starts: tuple[Observer, ...] = ()
-    skips: Callable[[], bool] | None = None
+    of_answers: tuple[AnswerObserver, ...] = ()
+    samplers: tuple[Sampler, ...] = ()
+    reduced: ObserverSet | None = None
+
+    @classmethod
+    def of(cls, subscriptions: Sequence[Subscription]) -> ObserverSet:
+        """Return the observers of subscriptions.
+
+        Examples
+        --------
+        >>> ObserverSet.of([Subscription(print), Subscription(repr, starts=True)]).observers
+        (<built-in function print>, <built-in function repr>)
+        """
+        answered = [each for each in subscriptions if each.on_answer is not None]
+        reduced = cls(
+            observers=tuple([each.observer for each in answered]),
+            of_answers=tuple([each.on_answer for each in answered if each.on_answer is not None]),
+        )
+        takes_all = [each for each in subscriptions if each.on_answer is None and each.sampler is None]
+        return cls(
+            observers=tuple([each.observer for each in subscriptions]),
+            of_starts=tuple([each.observer for each in subscriptions if each.starts]),
+            samplers=tuple([each.sampler for each in subscriptions if each.sampler is not None]),
+            reduced=None if takes_all else reduced,
+        )
 
 
 NO_OBSERVERS: Final = ObserverSet()
@@ -176,6 +237,8 @@ class ObservedCall:
         Identifies the trace of the call, once an observer of `CallStarted` has begun one.
     next_request
         The request that the current task sends next, from `request_middleware` until the transport takes it out.
+    is_reduced
+        Whether requests that succeed make no event: the answer tells the same (see `CallObservation`).
     """
 
     call_id: int
@@ -183,13 +246,19 @@ class ObservedCall:
     requests_sent: int = 0
     trace_id: str = ""
     next_request: ObservedRequest | None = None
+    is_reduced: bool = False
 
 
 ObservedRequest: TypeAlias = tuple[ObservedCall, int, int]
 """A request of an observed call: the call, the number of the request, and when it was sent."""
 
 OBSERVED_CALL: Final[ContextVar[ObservedCall | None]] = ContextVar("llmhub_observed_call", default=None)
-_ADMISSION_STARTED_NS: Final[ContextVar[int]] = ContextVar("llmhub_admission_started", default=0)
+
+
+def is_within_observed_call() -> bool:
+    """Return whether the current task works for an observed call, which a call it makes is part of."""
+    observed = OBSERVED_CALL.get()
+    return observed is not None and not observed.is_reduced
 
 
 def emit(observers: Sequence[Observer], event: Event) -> None:
@@ -201,11 +270,11 @@ def emit(observers: Sequence[Observer], event: Event) -> None:
             LOGGER.exception("an observer failed")
 
 
-def emit_wait(call: Call, reason: WaitReason, duration_ns: int, ended_ns: int | None = None) -> None:
+def emit_wait(call: Call, reason: WaitReason, duration_ns: int) -> None:
     """Emit the wait of the call that the current task works for, if it is observed and the wait took time."""
     observed = OBSERVED_CALL.get()
     if observed is not None and duration_ns >= MIN_WAIT_NS:
-        end = time.time_ns() if ended_ns is None else ended_ns
+        end = time.time_ns()
         emit(observed.active.observers, Waited(observed.call_id, call, reason, end - duration_ns, end))
 
 
@@ -231,9 +300,8 @@ async def observe_call(
     finally:
         OBSERVED_CALL.reset(token)
         run_id = run_id or (context.run_id if context is not None else b"")
-        queue_ns = int(context.queue_s * NS_PER_S) if context is not None else 0
+        queue_ns = _queue_ns(context) if context is not None else 0
         ended_ns, trace_id = time.time_ns(), observed.trace_id
-        queue_ns = queue_ns if queue_ns >= MIN_WAIT_NS else 0
         event = _new_event(
             CallFinished,
             (observed.call_id, call, answer, started_ns, ended_ns, CALL_ORIGIN.get(), run_id, trace_id, queue_ns),
@@ -251,30 +319,124 @@ def observation_middleware(observers: Observers) -> Middleware:
     def wrap(send: Send) -> Send:
         def send_or_observe(call: Call) -> Awaitable[Answer]:
             active = observers()
-            if not active.observers or OBSERVED_CALL.get() is not None:
+            if not active.observers or is_within_observed_call():
                 return send(call)
-            if active.skips is not None and active.skips():
-                return send(call)
-            return observe_call(active, call, partial(send, call), _itself)
+            if active.reduced is not None and all(sampler()() for sampler in active.samplers):
+                active = active.reduced
+            return observe_call(active, call, partial(send, call), _itself) if active.observers else send(call)
 
         return send_or_observe
 
     return wrap
 
 
-def admission_middleware(send: Send) -> Send:
-    """Note when an attempt begins to wait for its admission; `request_middleware` emits how long that took."""
+class CallObservation:
+    """Observes the calls that a task sends, one after another, such as those of a run's worker.
 
-    def send_noted(call: Call) -> Awaitable[Answer]:
-        if OBSERVED_CALL.get() is not None:
-            _ADMISSION_STARTED_NS.set(time.time_ns())
-        return send(call)
+    A call that its first request answered makes no events if no observer wants them: observers are told of the answer,
+    from which they learn the same. This must only be used where a call sends one request at a time and its answer is
+    that of the last one, so without middleware of the user and without routes.
 
-    return send_noted
+    Parameters
+    ----------
+    observers
+        Returns who is told; ``None`` if the calls are observed elsewhere.
+    context
+        The context of the task.
+    """
+
+    __slots__ = ("_active", "_call", "_context", "_may_reduce", "_observed", "_observers", "_skips", "_started_ns")
+
+    def __init__(self, observers: Observers | None, context: SendContext) -> None:
+        self._context = context
+        self._call: Call | None = None
+        self._started_ns = 0
+        self._observed = ObservedCall(0, NO_OBSERVERS, is_reduced=True)
+        self._observers = observers
+        self._active = NO_OBSERVERS
+        self._skips: tuple[Skips, ...] = ()
+        # The metrics by team need the events of calls.
+        self._may_reduce = not CALL_ORIGIN.get().team
+        if observers is not None:
+            OBSERVED_CALL.set(self._observed)
+
+    def send(self, send: Send, call: Call) -> Awaitable[Answer]:
+        """Send a call; `finish` must follow."""
+        wanted = self.begin(call)
+        return send(call) if wanted is None else observe_call(wanted, call, partial(send, call), _itself)
+
+    def begin(self, call: Call) -> ObserverSet | None:
+        """Return the observers that want the events of a call, for `observe_call`; if none do, `finish` must follow."""
+        if self._observers is None:
+            return None
+        active = self._observers()
+        if active is not self._active:
+            if self._skips:
+                OUTGOING_HEADERS.set(None)  # those of a sampler that is gone
+            self._active, self._skips = active, tuple([sampler() for sampler in active.samplers])
+        if not active.observers:
+            return None
+        if active.reduced is None or not self._may_reduce:
+            return active
+        for skips in self._skips:
+            if not skips():
+                return active
+        observed = self._observed
+        observed.active = active.reduced
+        if active.reduced.observers:
+            observed.call_id, observed.requests_sent = next(_CALL_IDS), 0
+            self._call, self._started_ns = call, time.time_ns()
+        return None
+
+    def finish(self, answer: Answer | None) -> None:
+        """Tell the observers of the answer; ``None`` if the call was cancelled or ended by an exception."""
+        call = self._call
+        if call is None:
+            return
+        self._call = None
+        if answer is None or not is_answered_at_once(answer):
+            self._emit(call, answer)
+            return
+        queue_s = self._context.queue_s
+        for on_answer in self._observed.active.of_answers:
+            try:
+                on_answer(call, answer, queue_s)
+            except Exception:
+                LOGGER.exception("an observer failed")
+
+    def _emit(self, call: Call, answer: Answer | None) -> None:
+        """Emit the request that succeeded after others, if one did, and the end of the call."""
+        observed, context, now = self._observed, self._context, time.time_ns()
+        if answer is not None and type(answer.outcome) is Success and not answer.cache_hit:
+            began = now - int((answer.latency_s or 0.0) * NS_PER_S)
+            finish_request((observed, observed.requests_sent, began), call, answer)
+        emit(
+            observed.active.observers,
+            CallFinished(
+                observed.call_id, call, answer, self._started_ns, now, CALL_ORIGIN.get(), context.run_id, "",
+                _queue_ns(context),
+            ),
+        )  # fmt: skip
+
+
+def _queue_ns(context: SendContext) -> int:
+    """Return how long the worker's call had waited for it, 0 if that took no time."""
+    queue_ns = int(context.queue_s * NS_PER_S)
+    return queue_ns if queue_ns >= MIN_WAIT_NS else 0
+
+
+def is_answered_at_once(answer: Answer) -> bool:
+    """Return whether the first request of a call was successful, at the target that the caller named."""
+    return (
+        type(answer.outcome) is Success
+        and answer.attempts == 1
+        and answer.target is None
+        and not (answer.cache_hit or answer.billed_failures)
+    )
 
 
 def request_middleware(send: Send) -> Send:
-    """Emit the start of each HTTP request of an observed call, and its wait for limits and budgets before.
+    """Emit the start of each HTTP request of an observed call.
 
     The transport emits its end (`finish_request`): one coroutine less around every request.
     """
@@ -283,12 +445,10 @@ def request_middleware(send: Send) -> Send:
         observed = OBSERVED_CALL.get()
         if observed is None:
             return send(call)
-        started_ns = time.time_ns()
         observed.requests_sent = number = observed.requests_sent + 1
-        waited_ns = started_ns - (_ADMISSION_STARTED_NS.get() or started_ns)
-        if waited_ns >= MIN_WAIT_NS:
-            emit_wait(call, "limit", waited_ns, started_ns)
-        request = (observed, number, started_ns)
+        if observed.is_reduced:
+            return send(call)
+        request = (observed, number, time.time_ns())
         if observed.active.of_starts:
             return send_with_headers(call, request)
         observed.next_request = request
@@ -315,6 +475,18 @@ def take_request() -> ObservedRequest | None:
         return None
     request, observed.next_request = observed.next_request, None
     return request
+
+
+def finish_failed_request(
+    request: ObservedRequest | None, call: Call, answer: Answer | None, started_at: float
+) -> None:
+    """Emit the end of a request that failed or was cancelled, in any observed call; ``started_at`` in epoch seconds."""
+    if request is None:
+        observed = OBSERVED_CALL.get()
+        if observed is None or not observed.is_reduced:
+            return
+        request = (observed, observed.requests_sent, int(started_at * NS_PER_S))
+    finish_request(request, call, answer)
 
 
 def finish_request(request: ObservedRequest, call: Call, answer: Answer | None) -> None:

@@ -66,6 +66,7 @@ from llmhub.engine.limits import (
     reported_limits,
     take,
 )
+from llmhub.engine.observer import NS_PER_S, emit_wait
 from llmhub.engine.scheduling import BULK_LANE, RETRIED_CALL, ConcurrencySlots, RetriedCall, Slot, current_slot
 
 MAX_REFUSAL_AGE_S: Final = 120.0
@@ -723,13 +724,15 @@ def rate_limit_middleware(
                 return Answer(Failure(_not_sent_error(call, permit, target_limiter, clock())))
             if call.target.provider.counts_max_tokens and call.request.max_tokens:
                 permit = permit._replace(least_tokens=float(call.request.n * call.request.max_tokens))
+            waited_s = permit.granted_at - start
+            if waited_s:
+                emit_wait(call, "limit", int(waited_s * NS_PER_S))
             try:
                 answer = await send(call)
             except BaseException:
                 limiter.release(target_limiter)
                 raise
             limiter.record(target_limiter, permit, answer)
-            waited_s = permit.granted_at - start
             if not waited_s:
                 return answer
             return replace(answer, rate_wait_s=waited_s, total_s=(answer.total_s or 0.0) + waited_s)

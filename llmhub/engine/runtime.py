@@ -133,14 +133,17 @@ class Runtime:
         """
         client, access = self.client, self.access(cache_mode, journal)
         CACHE_LOOKUPS.set(access.lookups)
+        observers = client.observers if spec.around_send is None else None
+        send = client.send_uncached if observers is None else client.send_unobserved
         sender = Sender(
-            send=client.send_uncached if spec.around_send is None else spec.around_send(client.send_uncached),
+            send=send if spec.around_send is None else spec.around_send(send),
             in_flight=client.transport.in_flight,
             access=access,
             alternatives=client.item_alternatives if client.has_alternatives else None,
             blocked_by=client.rate_limiter.wait_reason,
             queues=client.queues,
             refused_by=client.rate_limiter.refusal,
+            observers=observers,
         )
         return await run_fan_out(spec, sender, stop)
 

@@ -51,7 +51,7 @@ from llmhub.engine.connection_pool import (
 from llmhub.engine.file_descriptors import PROCESS_LIMIT, is_out_of_descriptors, soft_limit
 from llmhub.engine.hedging import InFlightTasks
 from llmhub.engine.http1 import CLOSED_TOO_SOON, Origin, ReplyTooLargeError, RequestEncoder
-from llmhub.engine.observer import OUTGOING_HEADERS, finish_request, take_request
+from llmhub.engine.observer import OUTGOING_HEADERS, finish_failed_request, finish_request, take_request
 from llmhub.security.echoed_keys import (
     KeyByteFilter,
     KeyDeltaFilter,
@@ -172,7 +172,7 @@ class Transport:
         self._is_checking_deadlines = False
         self.in_flight = InFlightTasks()
 
-    async def send(self, call: Call) -> Answer:  # noqa: C901, PLR0912 - one branch for each way to end
+    async def send(self, call: Call) -> Answer:  # noqa: C901 - one branch for each way to end
         """Send the request of a call once. Every failure but cancellation is an outcome, not an exception."""
         target, now = call.target, time.time()
         observed = take_request()
@@ -180,8 +180,7 @@ class Transport:
         prepared = prepare_call(call, now, stream=streaming)
         if not is_successful(prepared):
             answer = Answer(outcome=Failure(prepared.failure()), total_s=0.0)
-            if observed is not None:
-                finish_request(observed, call, answer)
+            finish_failed_request(observed, call, answer, now)
             return answer
         request = _signed(prepared.unwrap(), target.endpoint)
         added_headers = OUTGOING_HEADERS.get()
@@ -194,15 +193,13 @@ class Transport:
             outcome = await self._exchange(call, request, observer, added_headers, streaming=streaming)
         except asyncio.CancelledError as cancelled:
             if task not in self._timed_out or task.uncancel() > 0:
-                if observed is not None:
-                    finish_request(observed, call, None)
+                finish_failed_request(observed, call, None, now)
                 raise _without_inner_frames(cancelled) from None
             outcome = Failure(self._network_error(TimeoutError(), target, request.url))
         except NETWORK_ERRORS as error:
             outcome = Failure(self._network_error(error, target, request.url))
         except Exception as defect:  # noqa: BLE001 - raised again
-            if observed is not None:
-                finish_request(observed, call, None)
+            finish_failed_request(observed, call, None, now)
             raise _without_inner_frames(defect) from None
         finally:
             self.in_flight.end(task)
@@ -230,6 +227,8 @@ class Transport:
         )
         if observed is not None:
             finish_request(observed, call, answer)
+        elif type(outcome) is Failure:
+            finish_failed_request(None, call, answer, now)
         return answer
 
     async def _exchange(

@@ -18,7 +18,7 @@ from llmhub.core.pricing import Price, compute_cost_nano_usd
 from llmhub.core.types import Usage
 from llmhub.engine.call import Answer, Target
 from llmhub.engine.decision_log import Decision
-from llmhub.engine.observer import NS_PER_S, CacheHits, CallFinished, Event, RequestFinished, Waited
+from llmhub.engine.observer import MIN_WAIT_NS, NS_PER_S, CacheHits, CallFinished, Event, RequestFinished, Waited
 
 InstrumentKind: TypeAlias = Literal["counter", "histogram", "gauge"]
 LabelValues: TypeAlias = tuple[str, ...]
@@ -169,10 +169,10 @@ INSTRUMENTS: Final = (
 """All metrics."""
 
 
-AnsweredRequest: TypeAlias = tuple[Target, int, float | None]
-"""Of a successful request: the target, its nanoseconds, and the seconds to the first token."""
-AnsweredCall: TypeAlias = tuple[Target, int, Usage, str]
-"""Of a successful call: the target, its nanoseconds, the tokens, and the model that served it."""
+MIN_WAIT_S: Final = MIN_WAIT_NS / NS_PER_S
+AnsweredCall: TypeAlias = tuple[Target, float | None, float | None, float | None, float, Usage, str]
+"""Of a call that its first request answered: the target, the seconds of the call, of the request, to the first token
+and in the queue of a run, the tokens, and the model that served it."""
 
 
 class ModelTotals:
@@ -190,7 +190,7 @@ class ModelTotals:
         "misses",
         "output",
         "reasoning",
-        "request_ns",
+        "request_s",
         "requests",
         "retries",
         "unpriced",
@@ -201,7 +201,7 @@ class ModelTotals:
         self.calls: Counter[tuple[str, str]] = Counter()
         self.requests: Counter[tuple[str, str]] = Counter()
         self.retries: Counter[str] = Counter()
-        self.request_ns: list[int] = []
+        self.request_s: list[float] = []
         self.first_token_s: list[float] = []
         self.input = self.cached_input = self.cache_write = self.output = self.reasoning = 0
         self.cost_nano_usd = self.unpriced = self.hits = self.misses = 0
@@ -237,14 +237,10 @@ class ModelTotals:
         ):  # fmt: skip
             if total:
                 yield Measurement(instrument, model, (total,))
-        if self.request_ns:
-            yield Measurement(REQUEST_DURATION, model, _seconds(self.request_ns))
+        if self.request_s:
+            yield Measurement(REQUEST_DURATION, model, tuple(self.request_s))
         if self.first_token_s:
             yield Measurement(FIRST_TOKEN, model, tuple(self.first_token_s))
-
-
-def _seconds(durations_ns: Iterable[int]) -> tuple[float, ...]:
-    return tuple([duration_ns / NS_PER_S for duration_ns in durations_ns])
 
 
 class EventTotals:
@@ -259,7 +255,7 @@ class EventTotals:
     def _clear(self) -> None:
         self.models: dict[tuple[str, str], ModelTotals] = {}
         self._by_target: dict[int, tuple[Target, ModelTotals]] = {}
-        self._call_ns: dict[str, list[int]] = {}
+        self._call_s: dict[str, list[float]] = {}
         self._waits: dict[tuple[str, str], list[float]] = {}
         self._decisions: Counter[tuple[str, str]] = Counter()
         self._team_calls: Counter[tuple[str, str]] = Counter()
@@ -285,47 +281,48 @@ class EventTotals:
         elif kind is Decision:
             self._add_decision(cast("Decision", event))
 
-    def add_requests(self, requests: Iterable[AnsweredRequest]) -> None:
-        """Add successful requests."""
-        for target, duration_ns, ttft_s in requests:
-            totals = self._model(target)
-            totals.exists = True
-            totals.requests[OK] += 1
-            totals.request_ns.append(duration_ns)
-            if ttft_s is not None:
-                totals.first_token_s.append(ttft_s)
-
     def add_answers(self, answers: Iterable[AnsweredCall], prices: Mapping[tuple[int, str], Price | None]) -> None:
-        """Add successful calls that were sent, without a team and without failures before that cost anything.
+        """Add calls that their first request answered, without a team.
 
         ``prices`` are by the identity of the target and the model that served the call.
         """
-        for target, duration_ns, usage, served_model in answers:
-            totals = self._model(target)
+        groups: dict[tuple[int, str], list[AnsweredCall]] = {}
+        for answer in answers:
+            groups.setdefault((id(answer[0]), answer[6]), []).append(answer)
+        for group, rows in groups.items():
+            target = rows[0][0]
+            totals, provider = self._model(target), target.provider.name
             totals.exists = True
-            totals.calls[OK] += 1
-            totals.misses += 1
-            cost = compute_cost_nano_usd(usage, prices[id(target), served_model])
-            if cost is None:
-                totals.unpriced += 1
-            else:
-                totals.cost_nano_usd += cost
-            totals.add_usage(usage)
-            self._durations(target.provider.name).append(duration_ns)
+            totals.calls[OK] += len(rows)
+            totals.requests[OK] += len(rows)
+            totals.misses += len(rows)
+            self._durations(provider).extend([row[1] for row in rows if row[1] is not None])
+            totals.request_s.extend([row[2] for row in rows if row[2] is not None])
+            totals.first_token_s.extend([row[3] for row in rows if row[3] is not None])
+            if waits := [row[4] for row in rows if row[4] >= MIN_WAIT_S]:
+                self._waits.setdefault((provider, "queue"), []).extend(waits)
+            price = prices[group]
+            for row in rows:
+                cost = compute_cost_nano_usd(row[5], price)
+                if cost is None:
+                    totals.unpriced += 1
+                else:
+                    totals.cost_nano_usd += cost
+                totals.add_usage(row[5])
 
-    def _durations(self, provider: str) -> list[int]:
-        """Return the nanoseconds of the calls to a provider."""
-        durations = self._call_ns.get(provider)
+    def _durations(self, provider: str) -> list[float]:
+        """Return the seconds of the calls to a provider."""
+        durations = self._call_s.get(provider)
         if durations is None:
-            durations = self._call_ns[provider] = []
+            durations = self._call_s[provider] = []
         return durations
 
     def take(self) -> Iterator[Measurement]:
         """Yield the measurements since the last time, and reset the sums."""
         for model, totals in self.models.items():
             yield from totals.measurements(model)
-        for provider, call_ns in self._call_ns.items():
-            yield Measurement(CALL_DURATION, (provider,), _seconds(call_ns))
+        for provider, call_s in self._call_s.items():
+            yield Measurement(CALL_DURATION, (provider,), tuple(call_s))
         for labels, seconds in self._waits.items():
             yield Measurement(WAITS, labels, (len(seconds),))
             yield Measurement(WAIT_TIME, labels, (sum(seconds),))
@@ -355,7 +352,7 @@ class EventTotals:
         totals.requests[outcome] += 1
         if not totals.exists and outcome[1] not in USERS_ERRORS:
             totals.exists = True
-        totals.request_ns.append(ended_ns - started_ns)
+        totals.request_s.append((ended_ns - started_ns) / NS_PER_S)
         if answer is not None and answer.ttft_s is not None:
             totals.first_token_s.append(answer.ttft_s)
 
@@ -369,7 +366,7 @@ class EventTotals:
         totals.calls[outcome] += 1
         if not totals.exists and outcome[1] not in USERS_ERRORS:
             totals.exists = True
-        self._durations(provider).append(ended_ns - started_ns)
+        self._durations(provider).append((ended_ns - started_ns) / NS_PER_S)
         if event.queue_ns:
             self._add_wait(provider, "queue", event.queue_ns)
         if team:

@@ -22,15 +22,14 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
-from typing import TYPE_CHECKING, Any, Final, Protocol, Self, cast
-
-from returns.result import Success
+from typing import TYPE_CHECKING, Any, Final, Protocol, Self
 
 from llmhub.core.budget import nano_to_usd
 from llmhub.core.optional_imports import import_optional, require_optional
 from llmhub.core.pricing import Price
+from llmhub.engine.call import Answer, Call
 from llmhub.engine.circuit_breaker import HEALTH_ORDER
-from llmhub.engine.observer import CallFinished, Event, RequestFinished
+from llmhub.engine.observer import Subscription
 from llmhub.engine.runtime import Runtime, open_runtimes
 from llmhub.observability.dispatcher import MAX_QUEUED, Dispatcher
 from llmhub.observability.instruments import (
@@ -44,7 +43,6 @@ from llmhub.observability.instruments import (
     QUEUED,
     WAITING,
     AnsweredCall,
-    AnsweredRequest,
     EventTotals,
     Instrument,
     LabelLimiter,
@@ -118,8 +116,8 @@ class _Pipeline:
 class _MetricsDispatcher(Dispatcher):
     """Passes what is measured of events to a thread, and there to collectors.
 
-    Of ordinary requests and calls, which are nearly all, only the figures are kept, as tuples in two lists: events hold
-    responses, whose memory two threads would share.
+    Of calls that their first request answered, which are nearly all, only the figures are kept, as tuples in a list:
+    events hold responses, whose memory two threads would share.
     """
 
     def __init__(self, collectors: Sequence[MetricsCollector]) -> None:
@@ -128,46 +126,40 @@ class _MetricsDispatcher(Dispatcher):
 
     def _reset(self) -> None:
         super()._reset()
-        self._requests: list[AnsweredRequest] = []
         self._answers: list[AnsweredCall] = []
 
-    def __call__(self, event: Event) -> None:
-        """Keep the figures of an event, or queue it."""
-        kind = type(event)
-        if kind is RequestFinished:
-            _, _, call, answer, started_ns, ended_ns = cast("RequestFinished", event)
-            if answer is not None and type(answer.outcome) is Success:
-                self._requests.append((call.target, ended_ns - started_ns, answer.ttft_s))
-                return
-        elif kind is CallFinished:
-            _, call, answer, started_ns, ended_ns, origin, _, _, queue_ns = cast("CallFinished", event)
-            if (
-                answer is not None
-                and type(answer.outcome) is Success
-                and answer.target is None
-                and not (answer.cache_hit or answer.billed_failures or queue_ns or origin.team)
-            ):
-                response = answer.outcome.unwrap()
-                self._answers.append((call.target, ended_ns - started_ns, response.usage, response.served_model))
-                if self._thread is None:
-                    self._start()
-                elif len(self._answers) > MAX_QUEUED:
-                    self.flush()
-                return
-        super().__call__(event)
+    @property
+    def subscription(self) -> Subscription:
+        """What to subscribe it with."""
+        return Subscription(self, on_answer=self.add_answer)
+
+    def add_answer(self, call: Call, answer: Answer, queue_s: float) -> None:
+        """Keep the figures of a call that its first request answered."""
+        response = answer.outcome.unwrap()
+        self._answers.append(
+            (
+                call.target,
+                answer.total_s,
+                answer.latency_s,
+                answer.ttft_s,
+                queue_s,
+                response.usage,
+                response.served_model,
+            )
+        )
+        if self._thread is None:
+            self._start()
+        elif len(self._answers) > MAX_QUEUED:
+            self.flush()
 
     def _fold(self) -> None:
         """Add the figures to the totals, a few at a time, and pass the totals on."""
         totals = self._pipeline.totals
         prices: dict[tuple[int, str], Price | None] = {}
-        requests, answers = self._requests, self._answers
-        for start in range(0, number := len(requests), ROWS_PER_SLICE):
-            totals.add_requests(requests[start : min(start + ROWS_PER_SLICE, number)])
-            time.sleep(PAUSE_S)
-        del requests[:number]
+        answers = self._answers
         for start in range(0, number := len(answers), ROWS_PER_SLICE):
             rows = answers[start : min(start + ROWS_PER_SLICE, number)]
-            for target, _, _, served_model in rows:
+            for target, *_, served_model in rows:
                 if (id(target), served_model) not in prices:
                     prices[id(target), served_model] = self._prices.lookup(target, served_model)
             totals.add_answers(rows, prices)
@@ -176,7 +168,7 @@ class _MetricsDispatcher(Dispatcher):
         self._pipeline.pass_on()
 
 
-def metrics_dispatcher(collectors: Sequence[MetricsCollector]) -> Dispatcher:
+def metrics_dispatcher(collectors: Sequence[MetricsCollector]) -> _MetricsDispatcher:
     """Return an observer that passes measurements to collectors."""
     return _MetricsDispatcher(collectors)
 
@@ -194,7 +186,7 @@ def collect(collector: MetricsCollector | _HasCollector) -> Callable[[], None]:
     dispatcher = metrics_dispatcher((record,))
     if isinstance(collector, PrometheusCollector):
         collector.before_reading = dispatcher.flush
-    unsubscribe = subscribe(dispatcher, starts=False)
+    unsubscribe = subscribe(dispatcher, starts=False, on_answer=dispatcher.add_answer)
 
     def stop() -> None:
         unsubscribe()

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import random
 from copy import copy
+from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Final, NamedTuple, TypeAlias
+from typing import Any, Final, TypeAlias
 from urllib.parse import urlsplit
 
 from llmhub.core.optional_imports import import_optional
@@ -78,8 +79,12 @@ class Spans:
         span.end(end_time=ended_ns)
 
 
-class _LateSpan(NamedTuple):
-    """A span that has begun and is made when it ends. ``parent`` is the context of the span above it."""
+@dataclass(slots=True)
+class _LateSpan:
+    """A span that has begun and is made when it ends.
+
+    ``parent`` is the context of the span above it, ``below`` that of the spans below it, once it is needed.
+    """
 
     name: str
     parent: Any
@@ -89,6 +94,7 @@ class _LateSpan(NamedTuple):
     state: Any
     started_ns: int
     call: Call | None = None
+    below: Any = None
 
 
 class _GivenIds:
@@ -109,6 +115,32 @@ class _GivenIds:
     def is_trace_id_random(self) -> bool:
         """Return whether ids of traces are random numbers."""
         return self._is_random
+
+
+@lru_cache(maxsize=1)
+def _recorded_sampler() -> Any:
+    """Return the sampler of spans that are known to be recorded."""
+    sampling = import_optional("opentelemetry.sdk.trace.sampling", "otel")
+    current_span = import_optional("opentelemetry.trace", "otel").get_current_span
+    decision = sampling.Decision.RECORD_AND_SAMPLE
+
+    class Recorded(sampling.Sampler):  # type: ignore[misc]
+        """Samples every span, and passes the state of the trace on."""
+
+        def should_sample(  # noqa: PLR0913 - the interface
+            self, parent_context: Any, trace_id: int, name: str, kind: Any = None, attributes: Any = None,
+            links: Any = None, trace_state: Any = None,
+        ) -> Any:  # fmt: skip
+            """Return the decision."""
+            del trace_id, name, kind, links
+            parent = current_span(parent_context).get_span_context()
+            return sampling.SamplingResult(decision, attributes, parent.trace_state if parent.is_valid else trace_state)
+
+        def get_description(self) -> str:
+            """Return the name of the sampler."""
+            return "Recorded"
+
+    return Recorded()
 
 
 def has_late_spans(tracer: Any) -> bool:
@@ -133,6 +165,7 @@ class LateSpans(Spans):
         self._sampled = int(self._api.TraceFlags.SAMPLED)
         self._root_flags = self._sampled | (self._api.TraceFlags.RANDOM_TRACE_ID if is_random else 0)
         self._ids = tracer.id_generator = _GivenIds(is_random=is_random)
+        tracer.sampler = _recorded_sampler()
         self._no_parent = import_optional("opentelemetry.context", "otel").Context()
 
     def begin_call(self, context: Any, target: Target, started_ns: int) -> _LateSpan:
@@ -189,9 +222,13 @@ class LateSpans(Spans):
 
     def _below(self, span: _LateSpan) -> Any:
         """Return the context of spans below this one."""
-        flags, api = self._api.TraceFlags(span.flags), self._api
-        ids = api.SpanContext(span.trace_id, span.span_id, is_remote=False, trace_flags=flags, trace_state=span.state)
-        return api.set_span_in_context(api.NonRecordingSpan(ids), self._no_parent)
+        if span.below is None:
+            flags, api = self._api.TraceFlags(span.flags), self._api
+            ids = api.SpanContext(
+                span.trace_id, span.span_id, is_remote=False, trace_flags=flags, trace_state=span.state
+            )
+            span.below = api.set_span_in_context(api.NonRecordingSpan(ids), self._no_parent)
+        return span.below
 
 
 def request_span(call: Call) -> tuple[str, Attributes]:

@@ -9,60 +9,67 @@ import threading
 from collections.abc import Callable
 from typing import Final
 
-from llmhub.engine.observer import NO_OBSERVERS, Observer, ObserverSet
+from llmhub.engine.observer import NO_OBSERVERS, AnswerObserver, Observer, Observers, ObserverSet, Sampler, Subscription
 from llmhub.observability.logging import LOG_OBSERVER, is_enabled
+
+_LOGGING: Final = Subscription(LOG_OBSERVER)
 
 
 class _Subscriptions:
-    """The observers, as a tuple that is replaced and never changed, so that any thread may read it."""
+    """The subscriptions, as a tuple that is replaced and never changed, so that any thread may read it."""
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
-        self.active = NO_OBSERVERS
-        self.skips: tuple[tuple[Observer, Callable[[], bool]], ...] = ()
+        self.set(())
 
-    def set(self, observers: tuple[Observer, ...], of_starts: tuple[Observer, ...]) -> None:
-        """Replace the observers."""
-        own = [skips for observer, skips in self.skips if len(observers) == 1 and observer is observers[0]]
-        skips = own[0] if own else None
-        self.active = ObserverSet(observers, of_starts, skips)
+    def set(self, subscriptions: tuple[Subscription, ...]) -> None:
+        """Replace the subscriptions."""
+        self.current = subscriptions
+        self.with_logging = ObserverSet.of((*subscriptions, _LOGGING))
+        self.active = ObserverSet.of(subscriptions) if subscriptions else NO_OBSERVERS
 
 
 _SUBSCRIBED: Final = _Subscriptions()
 
 
 def subscribe(
-    observer: Observer, *, starts: bool = True, skips: Callable[[], bool] | None = None
+    observer: Observer,
+    *,
+    starts: bool = True,
+    on_answer: AnswerObserver | None = None,
+    sampler: Sampler | None = None,
 ) -> Callable[[], None]:
     """Observe every hub of this process from now on; return the function that ends it.
 
-    ``starts`` tells whether the observer wants the events of starts too; ``skips``, whether a call of a run may go
-    unobserved (see `ObserverSet`).
+    The arguments are those of a `Subscription`.
     """
+    subscription = Subscription(observer, starts, on_answer, sampler)
     with _SUBSCRIBED.lock:
-        if skips is not None:
-            _SUBSCRIBED.skips = (*_SUBSCRIBED.skips, (observer, skips))
-        active = with_observer(_SUBSCRIBED.active, observer, starts=starts)
-        _SUBSCRIBED.set(active.observers, active.of_starts)
+        _SUBSCRIBED.set((*_SUBSCRIBED.current, subscription))
 
     def unsubscribe() -> None:
         with _SUBSCRIBED.lock:
-            active = _SUBSCRIBED.active
-            _SUBSCRIBED.skips = tuple(item for item in _SUBSCRIBED.skips if item[0] is not observer)
-            _SUBSCRIBED.set(
-                tuple(item for item in active.observers if item is not observer),
-                tuple(item for item in active.of_starts if item is not observer),
-            )
+            _SUBSCRIBED.set(tuple([each for each in _SUBSCRIBED.current if each is not subscription]))
 
     return unsubscribe
 
 
 def current_observers() -> ObserverSet:
     """Return the observers of now."""
-    active = _SUBSCRIBED.active
-    return with_observer(active, LOG_OBSERVER) if is_enabled() else active
+    return _SUBSCRIBED.with_logging if is_enabled() else _SUBSCRIBED.active
 
 
-def with_observer(active: ObserverSet, observer: Observer, *, starts: bool = False) -> ObserverSet:
-    """Return observers and one more."""
-    return ObserverSet((*active.observers, observer), (*active.of_starts, observer) if starts else active.of_starts)
+def observers_and(subscription: Subscription) -> Observers:
+    """Return a function that returns the observers of now and one more."""
+    known: tuple[tuple[Subscription, ...], bool] | None = None
+    active = NO_OBSERVERS
+
+    def current() -> ObserverSet:
+        nonlocal known, active
+        now = _SUBSCRIBED.current, is_enabled()
+        if now != known:
+            subscriptions, logs = now
+            known, active = now, ObserverSet.of((*subscriptions, *((_LOGGING,) if logs else ()), subscription))
+        return active
+
+    return current

@@ -13,6 +13,7 @@ import random
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
+from itertools import count
 from operator import attrgetter
 from typing import Any, Final, cast
 from urllib.parse import urlsplit
@@ -43,6 +44,7 @@ from llmhub.engine.observer import (
     Event,
     RequestFinished,
     RequestStarted,
+    Skips,
     Waited,
 )
 from llmhub.observability import semantic_conventions as names
@@ -144,7 +146,7 @@ def configure(
     tracing = _Tracing(tracer, version, recorder, ratio=ratio, with_content=content)
     observe = tracing.observe
     # Metrics are of all calls; spans alone are only made of those that are sampled.
-    unsubscribe = subscribe(observe, skips=tracing.skip_call if recorder is None and ratio < 1 else None)
+    unsubscribe = subscribe(observe, sampler=tracing.sampler if recorder is None and ratio < 1 else None)
 
     def undo() -> None:
         if _CONFIGURED.undo is not undo:
@@ -235,6 +237,10 @@ _IS_SAMPLED: Final[ContextVar[bool]] = ContextVar("llmhub_is_sampled", default=F
 """Whether the call that the current task is about to make has been chosen."""
 
 
+def _never() -> bool:
+    return False
+
+
 def _unsampled_headers() -> dict[str, str]:
     ids = f"{random.getrandbits(192):048x}"
     return {"traceparent": f"00-{ids[:32]}-{ids[32:]}-00"}
@@ -258,15 +264,26 @@ class _Tracing:
 
     # On the event loop
 
-    def skip_call(self) -> bool:
-        """Return whether the next call is not traced; its requests tell the provider's side so."""
+    def sampler(self) -> Skips:
+        """Return a function that chooses among the calls of the current task.
+
+        The requests of a call that is not traced tell the provider's side so.
+        """
         if self._has_parent():
-            return False
-        if random.random() < self._ratio:  # noqa: S311 - no secret
-            _IS_SAMPLED.set(True)
-            return False
-        OUTGOING_HEADERS.set(_unsampled_headers())
-        return True
+            return _never
+        draw, ratio, numbers = random.random, self._ratio, count(1)
+        trace_prefix, span_id = f"00-{random.getrandbits(96):024x}", f"{random.getrandbits(64) or 1:016x}"
+        headers: dict[str, str] = {}
+
+        def skips() -> bool:
+            if draw() < ratio:
+                _IS_SAMPLED.set(True)
+                return False
+            headers["traceparent"] = f"{trace_prefix}{next(numbers):08x}-{span_id}-00"
+            return True
+
+        OUTGOING_HEADERS.set(headers)
+        return skips
 
     def observe(self, event: Event) -> None:
         """Begin a span, or queue the event that completes it."""

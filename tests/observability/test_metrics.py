@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 import subprocess
 import sys
 import threading
 import urllib.request
 from collections.abc import Iterator
+from contextlib import suppress
+from functools import partial
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from importlib.metadata import EntryPoint
+from itertools import cycle
 from types import SimpleNamespace
 from typing import Any
 
@@ -38,7 +42,8 @@ from llmhub.engine.observer import (
 from llmhub.observability import metrics
 from llmhub.observability.instruments import INSTRUMENTS, MAX_SERIES, Measurement
 from llmhub.observability.metrics import MetricsCollector, PrometheusCollector
-from llmhub.sim import SimulatorThread
+from llmhub.observability.subscriptions import subscribe
+from llmhub.sim import Simulator, SimulatorThread, serving
 
 MODEL = "openai/gpt-4o-mini"
 QUICK = llmhub.Retry(base_s=0.002, cap_s=0.002)
@@ -65,6 +70,63 @@ def value(page: bytes, name: str, **labels: str) -> float:
     """Sum the samples that have these labels."""
     wanted = set(labels.items())
     return math.fsum(number for (sample, own), number in parse(page).items() if sample == name and wanted <= own)
+
+
+def counted(page: bytes) -> Samples:
+    """Return what a page counts, but for waits, whose number is a matter of milliseconds."""
+    return {
+        (name, labels): number
+        for (name, labels), number in parse(page).items()
+        if name.endswith(("_total", "_count")) and "wait" not in name
+    }
+
+
+@pytest.mark.parametrize("also", ["events", "samples"])
+def test_counts_do_not_depend_on_other_observers(also: str) -> None:
+    """A call makes its events only if somebody wants them; otherwise its answer is counted, to the same result."""
+    alone, beside = (_counts_of_calls(other) for other in ("nothing", also))
+    assert alone == beside
+    assert sum(number for (name, _), number in alone.items() if name == "llmhub_requests_total") == 50
+
+
+def _counts_of_calls(also: str) -> Samples:
+    """Make calls of every kind, with another observer than the metrics, and return what was counted."""
+    collector, seen, draws = PrometheusCollector(), list[Event](), cycle([True, False, False])
+    stops = [metrics.collect(collector)]
+    if also != "nothing":
+        stops.append(subscribe(seen.append, sampler=None if also == "events" else lambda: partial(next, draws)))
+    kinds = ("", "", "[[sim:500 once]]", "[[sim:500]]", "[[sim:400]]")
+    frame = {"text": [f"{kinds[number % 5]} row {number % 20}" for number in range(30)]}
+    retry = llmhub.Retry(attempts=2, base_s=0.002, cap_s=0.002)
+    settings: dict[str, Any] = {"retry": retry, "breaker": None, "adaptive": False, "cache": llmhub.MemoryCache()}
+    with serving(Simulator(seed=7)) as simulator, llmhub.Hub(simulator=simulator.url, **settings) as hub:
+        for _ in range(2):
+            llmhub.complete_table(frame, "{text}", model=MODEL, hub=hub, progress=False)
+        for number in range(10):
+            with suppress(llmhub.ConnectorError):
+                llmhub.complete(f"{kinds[number % 5]} {number % 7}", model=MODEL, hub=hub)
+    page = collector.render()
+    for stop in stops:
+        stop()
+    assert bool(seen) == (also != "nothing")
+    return counted(page)
+
+
+def test_a_cancelled_call_is_counted(scripted: Any, collector: PrometheusCollector) -> None:
+    served = scripted(["hang"])
+    with llmhub.Hub(endpoints={"openai": llmhub.Endpoint(base_url=served.url, api_key="k")}) as hub:
+
+        async def cancel() -> None:
+            task = asyncio.ensure_future(llmhub.acomplete("hi", model=MODEL, hub=hub))
+            await asyncio.to_thread(served.received.wait, 10)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+
+        asyncio.run(cancel())
+    page = collector.render()
+    assert value(page, "llmhub_calls_total", status="cancelled") == 1
+    assert value(page, "llmhub_requests_total", status="cancelled") == 1
 
 
 def test_counts_agree_with_the_table(hub: llmhub.Hub, collector: PrometheusCollector) -> None:
