@@ -124,10 +124,10 @@ def _recorded_sampler() -> Any:
     current_span = import_optional("opentelemetry.trace", "otel").get_current_span
     decision = sampling.Decision.RECORD_AND_SAMPLE
 
-    class Recorded(sampling.Sampler):  # type: ignore[misc]
+    class Recorded(sampling.Sampler):  # type: ignore[misc, name-defined]
         """Samples every span, and passes the state of the trace on."""
 
-        def should_sample(  # noqa: PLR0913 - the interface
+        def should_sample(
             self, parent_context: Any, trace_id: int, name: str, kind: Any = None, attributes: Any = None,
             links: Any = None, trace_state: Any = None,
         ) -> Any:  # fmt: skip

@@ -25,8 +25,8 @@ How it is put together
     jobs over a table that outlive client and process: execution, files and counts
 ``batch_jobs``, ``active_batch``, ``batch_rows``, ``batch_provider``, ``batch_storage``, ``batch_folder``,
 ``redis_batch_store``
-    files and batches in OpenAI's format: execution, and where they are kept; ``redis_keyspace``: what they and runs have
-    in common on a Redis server
+    files and batches in OpenAI's format: execution, and where they are kept; ``redis_keyspace``: what they and runs
+    have in common on a Redis server
 
 How to add routes
 -----------------
