@@ -19,6 +19,7 @@ from llmhub.api.options import Models, TableOptions, TablePrompt, as_shared_budg
 from llmhub.api.signatures import shows_options
 from llmhub.api.tables import TableRun, apply_schema, build_table_run, complete_table, run_table
 from llmhub.core.errors import invalid
+from llmhub.engine.cache_writer import FINAL_WAIT, FinalWait
 from llmhub.engine.event_loop import StopSignal, submit, wait_interruptibly
 from llmhub.engine.progress import Progress
 from llmhub.engine.scheduling import SlotGroup
@@ -97,6 +98,7 @@ def stream_record_batches(
     form: tuple[Sequence[str], int, bool],
     stop: StopSignal,
     observer: BatchObserver,
+    store_wait_s: float = 0.0,
 ) -> Iterator[pa.RecordBatch]:
     """Yield results as `complete_record_batches` does, for a caller that observes and stops the run.
 
@@ -110,11 +112,14 @@ def stream_record_batches(
         A signal that stops the run.
     observer
         Its methods are called with the progress and with the results of each batch.
+    store_wait_s
+        How long batches may wait at their end, all together, for a cache that fails.
     """
     model, hub, others = options
     keep, partition, plain = form
     shape = _Form(check_keep(keep), partition * ROWS_PER_PARTITION, plain)
-    return _Window(batches, shape, (prompt, model, hub, {**others, "progress": False}), stop, observer).results()
+    arguments = (prompt, model, hub, {**others, "progress": False})
+    return _Window(batches, shape, arguments, stop, observer, FinalWait(store_wait_s)).results()
 
 
 class BatchObserver(Protocol):
@@ -233,6 +238,7 @@ class _Window:
     arguments: tuple[Any, Any, Any, dict[str, Any]]
     stop: StopSignal = field(default_factory=StopSignal)
     observer: BatchObserver | None = None
+    final_wait: FinalWait | None = None
     begun: deque[_Begun] = field(default_factory=deque)
     slots: SlotGroup | None = None
     changed: asyncio.Event | None = None
@@ -289,6 +295,8 @@ class _Window:
         begun.table = submit(self._run(run, begun), self.stop if run.stores_results else None)
 
     async def _run(self, run: TableRun, begun: _Begun) -> pa.Table:
+        FINAL_WAIT.set(self.final_wait)
+
         def on_result(event: ResultEvent) -> None:
             begun.missing -= 1 if isinstance(event, tuple) else len(event.positions)
             self._notify()

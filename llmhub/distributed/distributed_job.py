@@ -7,6 +7,7 @@ by itself, so often that all workers together make about one store call a second
 
 from __future__ import annotations
 
+import logging
 import os
 import secrets
 import threading
@@ -25,9 +26,9 @@ from llmhub.api.record_batches import check_keep, empty_results, stream_record_b
 from llmhub.api.signatures import shows_options
 from llmhub.cache.modes import CacheMode, resolve_mode
 from llmhub.cache.shared_limiter import Member, TotalBooking
-from llmhub.cache.store import StoreError, reach_of
+from llmhub.cache.store import StoreError, as_store_error, reach_of
 from llmhub.core.budget import NANO_PER_USD, Budget, nano_to_usd, parse_budget
-from llmhub.core.errors import invalid
+from llmhub.core.errors import CacheError, InvalidRequest, invalid
 from llmhub.engine.event_loop import StopSignal, is_on_background_loop, submit
 from llmhub.engine.progress import CONCURRENCY, Progress
 from llmhub.engine.spending import SharedBudget
@@ -37,6 +38,7 @@ from llmhub.hub import Hub, PickledKeys, process_job
 if TYPE_CHECKING:
     import pyarrow as pa
 
+LOGGER: Final = logging.getLogger("llmhub.distributed")
 REPORT_INTERVAL_S: Final = 1.0
 """Time between two reports of all workers together."""
 MAX_REPORT_INTERVAL_S: Final = 8.0
@@ -45,6 +47,12 @@ FIRST_REPORT_S: Final = 4.0
 """Time after which a worker reports by itself if it has booked no limits."""
 LEAVE_TIMEOUT_S: Final = 10.0
 """Time that a worker waits at its end until its leases are given back."""
+STORE_WAIT_S: Final = 30.0
+"""How long a worker waits for a cache that it cannot reach, before it sends anything and at its end."""
+STORE_RETRY_S: Final = 0.25
+"""Time between two attempts to reach it."""
+PROBE_KEY: Final = bytes(32)
+"""A key that no request has."""
 UNLIMITED: Final = 1 << 60
 """The limit of totals that only count."""
 MODEL_COUNTERS: Final = ("rows", "failed", "cached", "nano_usd", "input_tokens", "output_tokens")
@@ -143,7 +151,13 @@ class DistributedJob:
             Record batches or tables.
         partition
             Number of the partition: rows of different partitions have different numbers.
+
+        Raises
+        ------
+        CacheError
+            The cache cannot be reached; nothing is sent. Not raised for a job that may pay again.
         """
+        self._wait_for_store()
         with self._worker() as worker:
             options = dict(self.options)
             if worker.budget is not None:
@@ -155,6 +169,7 @@ class DistributedJob:
                 form=(self.keep, partition, True),
                 stop=worker.stop,
                 observer=worker,
+                store_wait_s=0.0 if self.pay_again else STORE_WAIT_S,
             )
 
     def __dask_tokenize__(self) -> str:
@@ -182,8 +197,7 @@ class DistributedJob:
         one_host
             Whether all workers are on this host, where a file reaches them.
         """
-        mode = resolve_mode(self.options.get("cache"), resolve_mode(self.hub.cache_mode, CacheMode()))
-        reach = reach_of(self.hub.cache) if mode.reads and mode.writes else "process"  # type: ignore[arg-type]
+        reach = self._reach()
         if self.pay_again or reach == "machines" or (reach == "host" and one_host):
             return
         where = "on this host" if one_host else "on every machine"
@@ -193,6 +207,31 @@ class DistributedJob:
             f"{engine} evaluates again what it needs again, and would pay for each request each time; "
             f"pass {caches}, which all workers {where} reach, or job(..., pay_again=True)",
         )
+
+    def _reach(self) -> str:
+        """Return who reaches the answers that a worker stores: ``process``, ``host`` or ``machines``."""
+        mode = resolve_mode(self.options.get("cache"), resolve_mode(self.hub.cache_mode, CacheMode()))
+        return reach_of(self.hub.cache) if mode.reads and mode.writes else "process"  # type: ignore[arg-type]
+
+    def _wait_for_store(self) -> None:
+        """Wait for a shared cache that cannot be reached: without it, a worker would pay for what others have paid."""
+        if self.pay_again or self._reach() == "process" or (store := self.hub.runtime.store) is None:
+            return
+        deadline, waits = time.monotonic() + STORE_WAIT_S, False
+        while True:
+            try:
+                store.get_many((PROBE_KEY,))
+            except Exception as error:
+                message = f"cannot be reached: {as_store_error(error)}"
+                if time.monotonic() >= deadline:
+                    text = f"{message}; nothing was sent, pass job(..., pay_again=True) to go on without it"
+                    raise CacheError(InvalidRequest(path="cache", message=text)) from error
+                if not waits:
+                    LOGGER.warning("The cache %s; this worker waits for it up to %.0f s", message, STORE_WAIT_S)
+                waits = True
+                time.sleep(STORE_RETRY_S)
+            else:
+                return
 
     def progress(self) -> JobProgress:
         """Return the state of the job over all its workers; needs a shared cache."""
@@ -443,7 +482,9 @@ def job(
         Where workers take credentials from: ``"worker"``, their own environment and settings, or ``"carry"``, the
         pickle of the job, which is then as secret as they are.
     pay_again
-        Whether to run without a shared cache on engines that evaluate again.
+        Whether to run without a shared cache on engines that evaluate again, and to go on at once where the cache
+        cannot be reached. Otherwise a worker waits for it up to 30 s, and then raises before it sends anything. A cache
+        that fails later does not end a worker, which goes on and waits at its end to store what it has received.
     workers
         Number of worker processes, where the engine does not say: a worker that never reaches the cache uses this part
         of the rate limits.

@@ -9,6 +9,8 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from contextvars import ContextVar
+from dataclasses import dataclass
 from functools import partial
 from typing import Final, TypeVar
 
@@ -34,6 +36,17 @@ SLOW_FAILURE_S: Final = 5.0
 """A store that took longer than this to fail is not tried again at the end of a run."""
 MAX_BACKLOG_BYTES: Final = 256 << 20
 """Maximum size of the responses waiting to be written; beyond it the oldest are dropped."""
+
+
+@dataclass(slots=True)
+class FinalWait:
+    """The time that runs may wait at their end, all together, for a store that fails."""
+
+    left_s: float
+
+
+FINAL_WAIT: Final[ContextVar[FinalWait | None]] = ContextVar("llmhub_final_wait", default=None)
+"""How long the run may wait beyond `FINAL_BACKOFF_S`; runs of a distributed job wait, others do not."""
 
 
 class CacheWriter:
@@ -194,6 +207,12 @@ class CacheWriter:
         if self._backlog and self._has_worked and not (self._failed_slowly or self.aborted_run):
             await asyncio.sleep(FINAL_BACKOFF_S)
             await self._write_in_thread()
+        patience, loop = FINAL_WAIT.get(), asyncio.get_running_loop()
+        while self._backlog and patience is not None and patience.left_s > 0 and not self.aborted_run:
+            began = loop.time()
+            await asyncio.sleep(FINAL_BACKOFF_S)
+            await self._write_in_thread()
+            patience.left_s -= loop.time() - began
         self._dropped += len(self._backlog)
 
     def _cancel_timer(self) -> None:

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import pickle
+import signal
 import subprocess
 import sys
+import threading
+import time
+import warnings
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -17,7 +22,11 @@ import pytest
 import llmhub
 from llmhub import distributed
 from llmhub.cache.shared_limiter import SharedLimiter
+from llmhub.cache.store import StoreError
 from llmhub.config import Settings
+from llmhub.distributed import distributed_job
+from llmhub.engine import cache_writer
+from llmhub.engine.cache_writer import CacheWriter
 from llmhub.sim import SimulatorThread
 
 MODEL = "openai/gpt-4o-mini"
@@ -171,6 +180,72 @@ def test_a_worker_under_a_limit_calls_the_store_to_book_and_once_at_its_end(
         (batch,) = job(others.to_batches())
         assert set(batch.column("status").to_pylist()) == {"cancelled"}
         assert simulator.counts()["requests"] == before
+
+
+def test_a_worker_begins_once_its_store_can_be_reached(
+    own_redis: Any, simulator: SimulatorThread, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    cache = llmhub.RedisCache(own_redis.url, timeout_s=0.1)
+    with llmhub.Hub(simulator=simulator.url, cache=cache, settings=Settings()) as hub:
+        job = make_job(hub)
+        own_redis.process.send_signal(signal.SIGSTOP)
+        try:
+            with monkeypatch.context() as patch:
+                patch.setattr(distributed_job, "STORE_WAIT_S", 0.1)
+                with pytest.raises(llmhub.CacheError, match=r"nothing was sent.*pay_again"):
+                    list(job(ROWS.to_batches()))
+            assert simulator.counts()["requests"] == 0
+            with pytest.warns(RuntimeWarning, match="4 responses could not be cached"):
+                list(make_job(hub, pay_again=True)(ROWS[:4].to_batches()))
+            assert simulator.counts()["requests"] == 4
+            caplog.clear()
+            with ThreadPoolExecutor(1) as thread:
+                waiting = thread.submit(lambda: list(job(ROWS[4:].to_batches())))
+                while not caplog.records:
+                    time.sleep(0.01)
+                own_redis.process.send_signal(signal.SIGCONT)
+                (batch,) = waiting.result()
+        finally:
+            own_redis.process.send_signal(signal.SIGCONT)
+        assert set(batch.column("status").to_pylist()) == {"ok"}
+        assert simulator.counts()["requests"] == 24
+        assert len(caplog.records) == 1
+        list(job(ROWS[4:].to_batches()))
+        assert simulator.counts()["requests"] == 24
+
+
+def test_a_worker_that_ends_while_its_store_is_stopped_waits_to_store_what_it_paid_for(
+    own_redis: Any, simulator: SimulatorThread, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cache_writer, "FINAL_BACKOFF_S", 0.05)
+    failed = threading.Semaphore(0)
+    on_failure = CacheWriter._on_failure
+
+    def count_failure(writer: CacheWriter, error: StoreError) -> None:
+        on_failure(writer, error)
+        failed.release()
+
+    def stop_store(send: Any) -> Any:
+        async def stopping(call: Any) -> Any:
+            own_redis.process.send_signal(signal.SIGSTOP)
+            return await send(call)
+
+        return stopping
+
+    monkeypatch.setattr(CacheWriter, "_on_failure", count_failure)
+    cache = llmhub.RedisCache(own_redis.url, timeout_s=0.1)
+    hub = llmhub.Hub(simulator=simulator.url, cache=cache, settings=Settings(), middleware=(stop_store,))
+    with hub, ThreadPoolExecutor(1) as thread, warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        running = thread.submit(lambda: list(make_job(hub)(ROWS[:4].to_batches())))
+        for _ in range(5):  # more often than a run tries that does not wait
+            assert failed.acquire(timeout=30)
+        own_redis.process.send_signal(signal.SIGCONT)
+        running.result()
+    assert any("all responses were cached in the end" in str(warning.message) for warning in caught)
+    with llmhub.Hub(simulator=simulator.url, cache=cache, settings=Settings()) as again:
+        list(make_job(again)(ROWS[:4].to_batches()))
+    assert simulator.counts()["requests"] == 4
 
 
 def test_an_engine_completes_a_frame_as_this_process_does(hub: llmhub.Hub, simulator: SimulatorThread) -> None:
