@@ -11,7 +11,7 @@ import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from operator import attrgetter
-from typing import Final, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import msgspec
 from returns.result import Failure, Result, Success
@@ -19,10 +19,12 @@ from returns.result import Failure, Result, Success
 from llmhub.core.errors import Disconnected, LLMError
 from llmhub.core.forced_tool import FORCED_TOOL_NAME, is_forced_call, unwrap_forced_call, visible_text
 from llmhub.core.reasoning_details import REASONING_DETAILS, merge_details
+from llmhub.core.recording import join_base64
 from llmhub.core.types import (
     NO_USAGE,
     Choice,
     CompletionResponse,
+    Document,
     FinishReason,
     Image,
     Logprobs,
@@ -340,10 +342,8 @@ def _join_two(old: Part, new: Part) -> Part:
             )
         case (Logprobs(before), Logprobs(after)) | (Opaque("reasoning_details", before), Opaque(_, after)):
             return Logprobs(before + after) if isinstance(old, Logprobs) else Opaque(REASONING_DETAILS, before + after)
-        case Image(), Image():
-            return Image(
-                old.url or new.url, old.data + new.data, old.media_type or new.media_type, old.detail or new.detail
-            )
+        case (Image(), Image()) | (Document(), Document()):
+            return _join_media((old, new))
         case _:
             return new
 
@@ -364,11 +364,19 @@ def _join_all(fragments: Sequence[Part]) -> Part:
             return ToolCall(_first_nonempty(fragments, "id"), _first_nonempty(fragments, "name"), arguments, signature)
         case Logprobs() | Opaque(kind="reasoning_details"):
             return replace(fragments[0], data=_concatenate(fragments, "data"))
-        case Image():
-            url, data = _first_nonempty(fragments, "url"), _concatenate(fragments, "data")
-            return Image(url, data, _first_nonempty(fragments, "media_type"), _first_nonempty(fragments, "detail"))
+        case Image() | Document():
+            return _join_media(fragments)
         case _:
             return fragments[-1]
+
+
+def _join_media(fragments: Sequence[Part]) -> Part:
+    """Join fragments of an image or a document: its data is concatenated, the rest is said once."""
+    first: Any = fragments[0]
+    names = [name for name in first.__dataclass_fields__ if name != "data"]
+    values = {name: _first_nonempty(fragments, name) for name in names}
+    joined: Part = replace(first, data=_concatenate(fragments, "data"), **values)
+    return joined
 
 
 def _concatenate(fragments: Sequence[Part], name: str) -> str:
@@ -443,6 +451,8 @@ def _normalize_part(part: Part, earlier: Sequence[Part], response_id: str) -> Pa
         case ToolCall(call, name, arguments, signature):
             call = call or (generate_call_id(response_id, name, arguments, earlier) if name else "")
             normal = ToolCall(call, name, _compact_json(arguments.strip() or "{}"), signature)
+        case Document(data=data) if data:
+            normal = replace(normal, data=join_base64(data))
         case Opaque("reasoning_details"):
             normal = replace(normal, data=merge_details(normal.data))
         case Opaque(kind, data) if ARGUMENTS_PLACEHOLDER in data:

@@ -15,6 +15,7 @@ from typing import Any, Final, get_args
 from llmhub.core.errors import InvalidRequest, LLMError, Unsupported
 from llmhub.core.forced_tool import FORCED_TOOL_NAME
 from llmhub.core.reasoning_details import REASONING_DETAILS
+from llmhub.core.recording import is_recording
 from llmhub.core.types import (
     FLOAT_FIELDS,
     INT_FIELDS,
@@ -160,6 +161,9 @@ def _drop_from_message(request: CompletionRequest, match: re.Match[str]) -> tupl
     message_index, part_index = int(match[1]), int(match[2])
     part = request.messages[message_index].parts[part_index]
     if type(part) is Logprobs or (type(part) is Opaque and part.kind in RESPONSE_KINDS):
+        return "", _replace_part(request, message_index, part_index, ())
+    message = request.messages[message_index]
+    if is_recording(part) and message.role == "assistant" and message.text:  # its transcript is sent
         return "", _replace_part(request, message_index, part_index, ())
     if request.unsupported != "drop":
         return None

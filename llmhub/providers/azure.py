@@ -100,6 +100,7 @@ ENTRIES: Final = (
         *_ENV,
         locate=_chat_url,
         adapt=adapt_chat,
+        takes_recordings=True,
         embeddings=embed_service("", openai_embeddings.BASE64_WIRE, PACK_LIMITS, locate=_embeddings_url),
         environment_variables=(*_VARIABLES, ("api_version", "OPENAI_API_VERSION")),
     ),

@@ -169,6 +169,7 @@ ENTRIES: Final = (
         "OPENAI_API_KEY",
         adapt=adapt_chat,
         refused_parts=(Reasoning,),
+        takes_recordings=True,
         embeddings=openai_embeddings.BASE64_WIRE,
         pack_limits=PACK_LIMITS,
     ),

@@ -40,6 +40,7 @@ from llmhub.providers.vendor import (
     check_media,
     check_parts,
     check_reasoning_details,
+    check_recordings,
     completion_url,
     embed_service,
     fixed_url,
@@ -85,6 +86,7 @@ def openai_compatible(
     takes_reasoning_details: bool = False,
     takes_tool_images: bool = False,
     takes_document_urls: bool = False,
+    takes_recordings: bool = False,
     checks: tuple[Check, ...] = (),
     locate: Callable[[Endpoint, CompletionRequest, bool], str] | None = None,
     authorize: Callable[[Endpoint, HttpRequest, float], HttpRequest] = bearer_token,
@@ -118,6 +120,8 @@ def openai_compatible(
         Whether it takes back ``reasoning_details``, the structured reasoning of gateways.
     takes_tool_images, takes_document_urls
         Whether it takes images in the results of tools, and documents by their address.
+    takes_recordings
+        Whether it takes its recordings back, by their id.
     checks
         Further checks of a request, after those of its parts.
     health_url
@@ -140,6 +144,8 @@ def openai_compatible(
         checks = (*checks, partial(check_reasoning_details, name))
     if wire is openai_chat.WIRE and not (takes_tool_images and takes_document_urls):
         checks = (*checks, partial(check_media, name, takes_tool_images, takes_document_urls))
+    if not takes_recordings:
+        checks = (*checks, partial(check_recordings, name))
     if isinstance(embeddings, EmbedWire):
         embeddings = embed_service(base_url, embeddings, pack_limits)
     provider = Provider(
@@ -205,6 +211,7 @@ ENTRIES: Final = (
         "compatible",
         refused_parts=(CacheMark,),
         takes_reasoning_details=True,
+        takes_recordings=True,
         embeddings=openai_embeddings.WIRE,
     ),
     openai_compatible(

@@ -18,6 +18,7 @@ from llmhub.core.errors import DROP_HINT, Hint, InvalidRequest, LLMError, Unsupp
 from llmhub.core.pricing import Price
 from llmhub.core.provider import EmbedService, EmbedWire, Endpoint, PackLimits, Provider
 from llmhub.core.reasoning_details import REASONING_DETAILS
+from llmhub.core.recording import is_recording
 from llmhub.core.types import CompletionRequest, Document, Image, Opaque, Part, Payload, ToolResult
 from llmhub.providers.model_profiles import UNKNOWN_MODELS, ModelProfiles, check_model, structured_output_mode
 from llmhub.providers.schema_support import SchemaSupport, relax_schema
@@ -173,6 +174,16 @@ def check_media(
                     continue
             path = f"$.messages[{message_index}].parts[{part_index}]"
             return Unsupported(path=path, message=f"{name} does not take {refused}; {remedy}", hint=DROP_HINT)
+    return None
+
+
+def check_recordings(name: str, _endpoint: Endpoint, request: CompletionRequest) -> LLMError | None:
+    """Refuse recordings of earlier answers where the server does not know them by their id."""
+    for message_index, message in enumerate(request.messages):
+        for part_index, part in enumerate(message.parts):
+            if message.role == "assistant" and is_recording(part):
+                path = f"$.messages[{message_index}].parts[{part_index}]"
+                return Unsupported(path=path, message=f"{name} does not take a recording; send its transcript")
     return None
 
 

@@ -234,7 +234,7 @@ def _deltas(candidate: Mapping[str, object], response_id: str, chunk_key: str) -
     deltas: list[Delta] = []
     for position, part in enumerate(_parts(candidate, response_id)):
         match part:
-            case Text() | Logprobs():
+            case Text() | Logprobs() | Document():
                 key = ""
             case Opaque(kind) if kind in RESPONSE_METADATA:
                 key = kind
@@ -287,6 +287,8 @@ def _block(block: Mapping[str, object]) -> list[Part]:
     media_type = as_text(blob.get("mimeType"))
     if media_type.startswith("image/") and not PART_METADATA & block.keys():
         return [Image(data=as_text(blob.get("data")), media_type=media_type)]
+    if media_type.startswith("audio/") and not PART_METADATA & block.keys():
+        return [Document(data=as_text(blob.get("data")), media_type=media_type)]
     kind = "text" if "text" in block else next((name for name in block if name not in PART_METADATA), "text")
     if kind != "text":
         return [Opaque(kind, encode_compact(block))]

@@ -27,6 +27,7 @@ from llmhub.core.framing import Frame
 from llmhub.core.payload import parse_json_object
 from llmhub.core.provider import HttpReply, Wire
 from llmhub.core.reasoning_details import REASONING_DETAILS, read_reasoning_details
+from llmhub.core.recording import is_recording, recording
 from llmhub.core.stream import (
     ChoiceFinished,
     Delta,
@@ -119,7 +120,7 @@ SEARCH_CONTEXTS: Final = {"medium": "medium", "high": "high"}
 IN_BAND_STATUS: Final = {"invalid_request_error": 400, "invalid_parameter_error": 400}
 """Status for the type of an error that came inside a 200, without a status of its own."""
 
-PART_INDEX: Final[Mapping[type[Part], int]] = {Reasoning: 0, Opaque: 1, Text: 2, Refusal: 3}
+PART_INDEX: Final[Mapping[type[Part], int]] = {Reasoning: 0, Opaque: 1, Text: 2, Document: 3, Refusal: 3}
 """Index of a part among those of a streamed answer, in the order of a response that is not streamed."""
 
 FIRST_CALL_INDEX: Final = 4
@@ -276,8 +277,10 @@ def _parts(message: Mapping[str, object]) -> list[Part]:
         parts.append(Text(encode_compact(content)))
     else:
         parts.extend(part for block in iter_objects(content) for part in _block(block))
-    if message.get("audio"):
-        parts.append(Text(as_text(as_mapping(message.get("audio")).get("transcript"))))
+    audio = as_mapping(message.get("audio"))
+    if audio:
+        parts.append(Text(as_text(audio.get("transcript"))))
+        parts.append(recording(as_text(audio.get("id")), as_text(audio.get("data"))))
     if as_text(message.get("refusal")):
         parts.append(Refusal(as_text(message.get("refusal"))))
     parts.extend(_tool_call(call) for call in iter_objects(message.get("tool_calls")))
@@ -402,13 +405,16 @@ def _upstream(error: Mapping[str, object]) -> str:
 # Requests
 
 
-def _turn(message: Message, message_index: int) -> Result[list[Payload], LLMError]:
+def _turn(  # noqa: C901 - one for each type of part
+    message: Message, message_index: int
+) -> Result[list[Payload], LLMError]:
     """Encode one message; each tool result becomes a message of its own."""
     content: list[Payload] = []
     calls: list[Payload] = []
     results: list[Payload] = []
     reasoning: list[str] = []
     details: list[Payload] = []
+    audio: Payload = {}
     for part_index, part in enumerate(message.parts):
         path = f"$.messages[{message_index}].parts[{part_index}]"
         error: LLMError | None = None
@@ -426,15 +432,20 @@ def _turn(message: Message, message_index: int) -> Result[list[Payload], LLMErro
                 reasoning.append(text)
             case Opaque("reasoning_details"):
                 details += read_reasoning_details(part)
+            case Document(name=recording_id) if message.role == "assistant" and recording_id and is_recording(part):
+                audio = {"id": recording_id}
             case _ if (block := _part(part)) is not None:
                 content.append(block)
             case _:
                 error = foreign_part_error(part, path)
         if error is not None:
             return Failure(error)
+    if audio and all(block.keys() == {"type", "text"} for block in content):
+        content = []  # the transcript, which the API knows
     is_text = len(content) == 1 and content[0].keys() == {"type", "text"}
     optional: Payload = {
         "tool_calls": calls,
+        "audio": audio,
         REASONING_DETAILS: details,
         REASONING_FIELDS[0]: "" if details else "".join(reasoning),  # details hold the text as well
     }
@@ -443,7 +454,7 @@ def _turn(message: Message, message_index: int) -> Result[list[Payload], LLMErro
         "content": content[0]["text"] if is_text else content or None,
         **{name: value for name, value in optional.items() if value},
     }
-    return Success([*results, turn] if content or calls or not results else results)
+    return Success([*results, turn] if content or calls or audio or not results else results)
 
 
 def _restore_custom_calls(messages: Iterable[Payload], extra: Mapping[str, object]) -> None:

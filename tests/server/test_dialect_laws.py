@@ -25,6 +25,7 @@ from llmhub.core.types import (
     NO_USAGE,
     Choice,
     CompletionResponse,
+    Document,
     Logprobs,
     Opaque,
     Part,
@@ -332,3 +333,20 @@ class TestChatResponses:
         assert comparable(decoded(case, response, stream=stream)) == comparable(response)
         refused = CompletionResponse(parts=(Refusal("No."),), finish_reason="refusal")
         assert comparable(decoded(case, refused, stream=stream)) == comparable(refused)
+
+    @pytest.mark.parametrize("stream", [False, True])
+    @pytest.mark.parametrize("name", ["openai_chat", "gemini"])
+    def test_recordings(self, name: str, stream: bool) -> None:
+        """Gemini's have no id, and no transcript beside them."""
+        parts: tuple[Part, ...] = (Document(data="UklGRgA=", media_type="audio/wav"),)
+        if name == "openai_chat":
+            parts = (Text("Hi"), Document(data="UklGRgA=", media_type="audio/wav", name="audio_1"))
+        response = CompletionResponse(parts=parts)
+        assert comparable(decoded(CASES[name], response, stream=stream)) == comparable(response)
+
+    def test_recording_of_an_earlier_answer_is_given_by_its_id(self) -> None:
+        turn = {"role": "assistant", "audio": {"id": "audio_1"}}
+        payload = {"model": "m", "messages": [{"role": "user", "content": "q"}, turn]}
+        request = openai_chat.DIALECT.parse(payload, True).request
+        prepared = prepare(PROVIDERS["openai"], Endpoint(api_key="k"), request, 0.0).unwrap()
+        assert json.loads(prepared.body)["messages"][1] == {**turn, "content": None}

@@ -19,6 +19,7 @@ from llmhub.core.stream import Fragment
 from llmhub.core.types import (
     CompletionRequest,
     CompletionResponse,
+    Document,
     Image,
     Message,
     Opaque,
@@ -349,6 +350,49 @@ def test_compaction_item_is_sent_back() -> None:
     body = {"id": "r", "status": "completed", "output": [item]}
     parts = whole(json.dumps(body).encode(), "openai-responses").parts
     assert sent("openai-responses", Message("assistant", parts), Message("user", "more"))["input"][0] == item
+
+
+RECORDING = {"id": "audio_1", "data": "UklGRgA=", "transcript": "Hello", "expires_at": 1}
+
+
+def test_recording_is_kept_with_its_media_type_and_sent_back_by_its_id() -> None:
+    response = whole(chat_reply({"content": None, "audio": RECORDING}))
+    assert response.parts == (Text("Hello"), Document(data="UklGRgA=", media_type="audio/wav", name="audio_1"))
+    assert decode_response(encode_response(response)).unwrap().parts == response.parts
+    turns = Message("user", "q"), Message("assistant", response.parts), Message("user", "more")
+    assert sent("openai", *turns)["messages"][1] == {"role": "assistant", "content": None, "audio": {"id": "audio_1"}}
+    assert sent("azure", *turns)["messages"][1]["audio"] == {"id": "audio_1"}
+
+
+@pytest.mark.parametrize("name", ["groq", "anthropic", "openai-responses", "bedrock", "ollama-native", "cohere-native"])
+def test_transcript_of_a_recording_is_sent_to_other_servers(name: str) -> None:
+    response = whole(chat_reply({"content": None, "audio": RECORDING}))
+    turns = Message("user", "q"), Message("assistant", response.parts), Message("user", "more")
+    body = json.dumps(sent(name, *turns))
+    assert "Hello" in body
+    assert "audio" not in body
+
+
+def test_streamed_recording_is_that_of_the_whole_reply() -> None:
+    """Each piece is base64 of its own, so the pieces may be padded."""
+    deltas = [{"id": "audio_1"}, {"transcript": "He"}, {"data": "UklGRg=="}, {"transcript": "llo"}, {"data": "AA=="}]
+    chunks = [chat_chunk(audio=delta) for delta in deltas]
+    response = streamed(events(*chunks, chat_chunk("stop"), "[DONE]"))
+    assert response.parts == whole(chat_reply({"content": None, "audio": RECORDING})).parts
+
+
+def test_recording_of_gemini_is_kept_whole_and_streamed() -> None:
+    def reply(data: str, **more: str) -> dict[str, Any]:
+        part = {"inlineData": {"mimeType": "audio/L16;rate=24000", "data": data}}
+        return {"candidates": [{"content": {"parts": [part]}, "index": 0, **more}]}
+
+    response = whole(json.dumps(reply("AAE=", finishReason="STOP")).encode(), "google")
+    assert response.parts == (Document(data="AAE=", media_type="audio/L16;rate=24000"),)
+    assert streamed(events(reply("AA=="), reply("AQ==", finishReason="STOP")), "google").parts == response.parts
+    turn = sent("google", Message("user", "q"), Message("assistant", response.parts), Message("user", "r"))["contents"][
+        1
+    ]
+    assert turn["parts"] == [{"inlineData": {"mimeType": "audio/L16;rate=24000", "data": "AAE="}}]
 
 
 def test_moderation_of_an_answer_is_kept_and_not_sent_back() -> None:

@@ -362,7 +362,11 @@ CALL = {"id": "1", "type": "function", "function": {"name": "f", "arguments": "{
             (ToolCall("1", "f", '{"a":1}'),),
             "tool_calls",
         ),
-        ({"content": None, "audio": {"id": "a", "data": "AA==", "transcript": "Hi"}}, (Text("Hi"),), "stop"),
+        (
+            {"content": None, "audio": {"id": "a", "data": "AA==", "transcript": "Hi"}},
+            (Text("Hi"), Document(data="AA==", media_type="audio/pcm", name="a")),
+            "stop",
+        ),
     ],
 )
 def test_message_variations(provider: Provider, message: dict[str, Any], parts: tuple[Any, ...], finish: str) -> None:

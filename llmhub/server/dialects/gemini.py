@@ -24,6 +24,7 @@ from llmhub.core.stream import Delta
 from llmhub.core.types import (
     CompletionRequest,
     CompletionResponse,
+    Document,
     FinishReason,
     Image,
     Message,
@@ -447,7 +448,7 @@ def _blocks(parts: Sequence[Part]) -> list[Payload]:
             case ToolCall(call_id, name, arguments, signature):
                 call = {"id": call_id, "name": name, "args": _arguments(arguments)}
                 blocks.append({"functionCall": call, **_signature(signature)})
-            case Image(url, data, media_type):
+            case Image(url, data, media_type) | Document(url, data, media_type):
                 source = {"fileUri": url} if url else {"data": data}
                 blocks.append({"fileData" if url else "inlineData": {"mimeType": media_type, **source}})
             case Opaque(kind, data) if kind not in METADATA and kind in (block := _arguments(data)):

@@ -20,10 +20,12 @@ import msgspec
 from msgspec import Meta, Struct
 
 from llmhub.core.errors import LLMError, invalid
+from llmhub.core.recording import RAW_TYPE, is_recording
 from llmhub.core.stream import Delta, Fragment
 from llmhub.core.types import (
     CompletionRequest,
     CompletionResponse,
+    Document,
     FinishReason,
     Image,
     Logprobs,
@@ -99,6 +101,7 @@ class ChatMessage(Struct):
     reasoning_content: str | None = None
     reasoning: str | None = None
     reasoning_details: list[dict[str, Any]] | None = None
+    audio: dict[str, Any] | None = None
 
 
 class ResponseFormat(Struct):
@@ -203,12 +206,19 @@ def _message(message: ChatMessage, raw: Mapping[str, Any], path: str, *, native:
     mark = {"cache_control": raw["cache_control"]} if raw.get("cache_control") is not None else {}
     for index, block in enumerate(blocks):
         parts.append(_part({**block, **mark} if mark else block, f"{path}.content[{index}]", native=native))
+    parts += _recording(message)
     if message.refusal:
         parts.append(Refusal(message.refusal))
     parts += [_call(call) for call in message.tool_calls or ()]
     if not parts and message.content is None:
         raise invalid(f"{path}.content", "is missing")
     return Message(role, parts)
+
+
+def _recording(message: ChatMessage) -> list[Part]:
+    """Return the recording of an earlier answer, which is given by its id."""
+    recording_id = (message.audio or {}).get("id")
+    return [Document(media_type=RAW_TYPE, name=recording_id)] if isinstance(recording_id, str) else []
 
 
 def _tool_result(message: ChatMessage, raw: Mapping[str, Any], path: str) -> ToolResult:
@@ -328,19 +338,27 @@ def _answer(parts: Sequence[Part]) -> Payload:
     calls = [_encode_call(part) for part in parts if isinstance(part, ToolCall)]
     has_text = any(isinstance(part, Text) for part in parts)
     images = [_encode_image(part) for part in parts if isinstance(part, Image)]
+    recordings = [part for part in parts if is_recording(part)]
     return {
         "role": "assistant",
-        "content": text if has_text or not (calls or refusal) else None,
+        # The text beside a recording is its transcript.
+        "content": text if not recordings and (has_text or not (calls or refusal)) else None,
         "refusal": refusal or None,
         **({"reasoning_content": reasoning} if reasoning else {}),
         **({"tool_calls": calls} if calls else {}),
         **({"images": images} if images else {}),
+        **({"audio": _encode_recording(recordings[0], text)} if recordings else {}),
     }
 
 
 def _encode_image(part: Image) -> Payload:
     url = part.url or f"data:{part.media_type};base64,{part.data}"
     return {"type": "image_url", "image_url": {"url": url}}
+
+
+def _encode_recording(part: Document, transcript: str) -> Payload:
+    """Encode a recording; when its id expires is not known here."""
+    return {"id": part.name, "data": part.data, "transcript": transcript, "expires_at": 0}
 
 
 def _encode_call(call: ToolCall) -> Payload:
@@ -445,6 +463,8 @@ class ChatStream:
                 delta = {**role, "tool_calls": [self._call(call, (choice, fragment.index, fragment.key))]}
             case Image() as part:
                 delta = {**role, "images": [_encode_image(part)]}
+            case Document() as part if is_recording(part):
+                delta = {**role, "audio": {"id": part.name, "data": part.data}}
             case Logprobs() as part:
                 delta, logprobs = {**role}, _logprobs([part])
             case _:
