@@ -1,8 +1,8 @@
 """Servers that others wrote, from package indexes. ``.ci/run`` installs them; ``LLMHUB_REAL_SERVERS`` says where.
 
 Without that variable the tests here are not collected: they need more than the test extra installs. The folder it names
-has an environment ``venv`` with ``xllamacpp gguf numpy llmock`` and, in ``node_modules``, ``@copilotkit/aimock``, and
-an environment ``jupyterhub`` with ``jupyterhub jupyter_server ipykernel``.
+has an environment ``venv`` with ``xllamacpp gguf numpy llmock`` and, in ``node_modules``, ``@copilotkit/aimock``, an
+environment ``jupyterhub`` with ``jupyterhub jupyter_server ipykernel``, and an environment ``mlflow`` with ``mlflow``.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ import pytest
 
 FOLDER = os.environ.get("LLMHUB_REAL_SERVERS", "")
 collect_ignore_glob = ["llama_server.py"] if FOLDER else ["*.py"]
-START_TIMEOUT_S = 60.0
+START_TIMEOUT_S = 120.0
 AIMOCK_FIXTURES = {
     "fixtures": [
         {
