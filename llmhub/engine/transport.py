@@ -50,7 +50,14 @@ from llmhub.engine.connection_pool import (
 )
 from llmhub.engine.file_descriptors import PROCESS_LIMIT, is_out_of_descriptors, soft_limit
 from llmhub.engine.hedging import InFlightTasks
-from llmhub.engine.http1 import CLOSED_TOO_SOON, Origin, ReplyTooLargeError, RequestEncoder
+from llmhub.engine.http1 import (
+    CLOSED_TOO_SOON,
+    MAX_INTERIM_REPLIES,
+    InvalidReplyError,
+    Origin,
+    ReplyTooLargeError,
+    RequestEncoder,
+)
 from llmhub.engine.observer import OUTGOING_HEADERS, finish_failed_request, finish_request, take_request
 from llmhub.security.echoed_keys import (
     KeyByteFilter,
@@ -467,6 +474,7 @@ class Transport:
             trust_env=False,
             max_line_size=16 << 10,
             max_field_size=32 << 10,
+            response_class=_BoundedResponse,
         )
         return session
 
@@ -585,6 +593,29 @@ class Transport:
                 message = f"endpoint: a header or the URL cannot be sent: {message}"
         code = NOT_CONNECTED if isinstance(error, CONNECT_ERRORS) else ""
         return kind(provider=provider, message=message, code=code, should_retry=should_retry)
+
+
+class _BoundedResponse(aiohttp.ClientResponse):
+    """A response that is given up after too many interim replies, which a server can send for ever."""
+
+    async def start(self, connection: Any) -> aiohttp.ClientResponse:
+        """Read the head of the final reply; raise `InvalidReplyError` if it does not come."""
+        protocol, interim_replies = connection.protocol, 0
+        read = protocol.read
+
+        async def read_head() -> Any:
+            nonlocal interim_replies
+            head = await read()
+            interim_replies += 1
+            if interim_replies > MAX_INTERIM_REPLIES + 1:
+                raise InvalidReplyError(f"more than {MAX_INTERIM_REPLIES} interim replies and no final one")
+            return head
+
+        protocol.read = read_head
+        try:
+            return await super().start(connection)
+        finally:
+            del protocol.read
 
 
 class _ResponseObserver:

@@ -10,6 +10,7 @@ import subprocess
 import threading
 import time
 from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -256,6 +257,23 @@ async def test_a_reply_that_is_cut_off_is_called_that(is_streamed: bool, transpo
         error = failed(await transport().send(call(scripted([head + rest, "close"]).url, stream=is_streamed)))
         assert isinstance(error, Disconnected)
         assert error.message.endswith("was lost: the server closed the connection before the reply was complete")
+
+
+@pytest.mark.parametrize("is_streamed", [False, True])
+async def test_interim_replies_do_not_go_on_for_ever(is_streamed: bool, transport: Open) -> None:
+    async def continue_for_ever(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        with suppress(ConnectionError):
+            while True:
+                writer.write(b"HTTP/1.1 100 Continue\r\n\r\n" * 100)
+                await writer.drain()
+        writer.close()
+
+    async with await asyncio.start_server(continue_for_ever, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        error = failed(await transport().send(call(f"http://127.0.0.1:{port}", stream=is_streamed)))
+    assert isinstance(error, Disconnected)
+    assert "interim replies" in error.message
 
 
 async def test_a_server_without_tls_is_called_that(transport: Open) -> None:
