@@ -45,7 +45,7 @@ def ask(url: str, body: Any = None) -> Any:
 def stored_traces(url: str) -> list[tuple[Any, list[Any]]]:
     """Return the traces of the experiment, each with its spans."""
     experiment = {"type": "MLFLOW_EXPERIMENT", "mlflow_experiment": {"experiment_id": "0"}}
-    found = ask(f"{url}/api/3.0/mlflow/traces/search", {"locations": [experiment]})["traces"]
+    found = ask(f"{url}/api/3.0/mlflow/traces/search", {"locations": [experiment]}).get("traces", [])
     read = f"{url}/ajax-api/3.0/mlflow/get-trace-artifact?request_id="
     return [(info, ask(read + info["trace_id"])["spans"]) for info in found]
 
