@@ -108,6 +108,9 @@ def _health_text(status: ProviderStatus) -> str:
     key_accepted = health.key_accepted if status.credentials else None
     key = {True: "key accepted, ", False: "key rejected, ", None: ""}[key_accepted]
     problem = "" if health.ok or health.key_accepted is False else "with an error, "
+    if health.error is None and health.key_accepted is None and status.credentials:
+        # A base URL without its /v1 looks like this.
+        problem = f"no list of models there ({health.status}; check the address), "
     return f"yes, {key}{problem}{format_duration(health.latency_s)}"
 
 

@@ -81,6 +81,18 @@ async def test_all_call_forms_return_the_same_response(hub: llmhub.Hub, model: s
         assert (other.text, other.usage, other.finish_reason) == (response.text, response.usage, response.finish_reason)
 
 
+async def test_messages_in_place_of_the_prompt(hub: llmhub.Hub) -> None:
+    messages = [{"role": "user", "content": "Say hi"}]
+    given: Any = {"messages": messages}
+    text = llmhub.complete(messages, model=MODEL, hub=hub).text
+    assert llmhub.complete(model=MODEL, hub=hub, **given).text == text
+    assert (await llmhub.acomplete(model=MODEL, hub=hub, **given)).text == text
+    with pytest.raises(BadRequestError, match="messages: no such option; pass the conversation as the prompt"):
+        llmhub.complete("x", model=MODEL, hub=hub, **given)
+    with pytest.raises(TypeError, match="prompt"):
+        llmhub.complete(model=MODEL, hub=hub)  # type: ignore[call-arg]
+
+
 def test_stream_chunks_add_up_to_the_response(hub: llmhub.Hub) -> None:
     chunks = list(llmhub.stream("Say something long", model=MODEL, hub=hub))
     assert len(chunks) >= 2

@@ -91,6 +91,15 @@ def test_key_in_an_error_message_is_not_shown(
     assert KEYS["ANTHROPIC_API_KEY"] not in result.out + result.err
 
 
+def test_address_without_a_list_of_models_is_no_plain_yes(
+    shell: Shell, environ: pytest.MonkeyPatch, scripted: Script, replies: Any
+) -> None:
+    server = scripted([replies.reply(b'{"detail":"Not Found"}', status=404)])
+    environ.setenv("OPENAI_API_KEY", KEYS["OPENAI_API_KEY"])
+    environ.setenv("OPENAI_BASE_URL", server.url)
+    assert "no list of models there (404; check the address)" in " ".join(shell("doctor").out.split())
+
+
 def test_invalid_endpoint_is_not_sent_a_request(shell: Shell, environ: pytest.MonkeyPatch) -> None:
     environ.setenv("OPENAI_API_KEY", " broken\nkey ")
     environ.setenv("OPENAI_BASE_URL", "http://127.0.0.1:1/v1")
