@@ -6,6 +6,9 @@
   block mostly is one range of rowids: a few probes locate the range, one query reads it, and only the remaining keys
   are looked up one by one. The cost does not depend on the size of the file. Keys in any other order lie on a page
   each, so they are read through a memory-mapped connection. SQLite releases the GIL during each query.
+- Large values of equal size, such as vectors, are inserted by one statement for many, for the same reason.
+
+The file is long because the queries for blocks depend on how rows are laid out.
 """
 
 from __future__ import annotations
@@ -19,6 +22,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 from urllib.parse import quote
@@ -99,6 +103,15 @@ TABLES: Final = frozenset({"answers", "owners", "claims", "calls"})
 """Tables of a file that is set up."""
 _SCAN: Final = "SELECT rowid, key, value, model, created_at FROM answers WHERE rowid > ? ORDER BY rowid LIMIT ?"
 _PUT: Final = "INSERT OR REPLACE INTO answers (key, value, model, created_at) VALUES (?, ?, ?, ?)"
+_PUT_JOINED: Final = """
+INSERT OR REPLACE INTO answers (key, value, model, created_at)
+WITH RECURSIVE place(n) AS (VALUES (0) UNION ALL SELECT n + 1 FROM place WHERE n + 1 < ?1)
+SELECT substr(?2, n * ?3 + 1, ?3), substr(?4, n * ?5 + 1, ?5), ?6, ?7 FROM place
+"""
+MIN_JOINED_BYTES: Final = 2048
+"""Smaller values are inserted one by one. Between two rows the thread needs the GIL, which a busy event loop holds."""
+MAX_JOINED_ROWS: Final = 512
+"""Rows inserted at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -456,10 +469,30 @@ def _create(connection: sqlite3.Connection) -> bool:
 def _put(connection: sqlite3.Connection, entries: Iterable[Entry]) -> bool:
     """Insert or replace entries in one transaction."""
     now = time.time()
+    statements = list(_insertions(entries, now))  # others wait for the lock
     with connection:
         connection.execute("BEGIN IMMEDIATE")
-        connection.executemany(_PUT, ((key, value, model, at or now) for key, value, model, at in entries))
+        for statement, parameters in statements:
+            connection.executemany(statement, parameters)
     return True
+
+
+def _insertions(entries: Iterable[Entry], now: float) -> Iterator[tuple[str, Iterable[Any]]]:
+    """Yield statements with the parameters of each execution; large values of equal size become one execution."""
+    for (key_size, size, model, created_at), group in groupby(entries, _form):
+        rows, at = list(group), created_at or now
+        if size < MIN_JOINED_BYTES or len(rows) == 1:
+            yield _PUT, [(key, value, model, at) for key, value, _, _ in rows]
+            continue
+        for start in range(0, len(rows), MAX_JOINED_ROWS):
+            part = rows[start : start + MAX_JOINED_ROWS]
+            keys, values = b"".join([row.key for row in part]), b"".join([row.value for row in part])
+            yield _PUT_JOINED, [(len(part), keys, key_size, values, size, model, at)]
+
+
+def _form(entry: Entry) -> tuple[int, int, str, float]:
+    """Return what entries that are inserted together have in common."""
+    return len(entry.key), len(entry.value), entry.model, entry.created_at
 
 
 # Block look-up

@@ -51,21 +51,19 @@ def pack_vector(response: EmbeddingResponse, key: bytes, *, latency_s: float, st
     usage = response.usage
     cost = usage.reported_cost_usd
     served_model, request_id = response.served_model.encode()[:0xFFFF], response.request_id.encode()[:0xFFFF]
-    body = b"".join((
-        _FIXED.pack(
-            response.dimensions,
-            UNKNOWN if usage.input_tokens is None else usage.input_tokens,
-            UNKNOWN if cost is None else int(cost.scaleb(NANO_DIGITS)),
-            latency_s,
-            started_at,
-            len(served_model),
-            len(request_id),
-        ),
-        response.vectors,
-        served_model,
-        request_id,
-    ))  # fmt: skip
-    return _HEADER.pack(VECTOR_VERSION, crc32(body, checksum_seed(key))) + body
+    fixed = _FIXED.pack(
+        response.dimensions,
+        UNKNOWN if usage.input_tokens is None else usage.input_tokens,
+        UNKNOWN if cost is None else int(cost.scaleb(NANO_DIGITS)),
+        latency_s,
+        started_at,
+        len(served_model),
+        len(request_id),
+    )
+    names = served_model + request_id
+    # The checksum of the parts, one after the other, spares a copy of the vector.
+    checksum = crc32(names, crc32(response.vectors, crc32(fixed, checksum_seed(key))))
+    return b"".join((_HEADER.pack(VECTOR_VERSION, checksum), fixed, response.vectors, names))
 
 
 def is_vector(value: bytes) -> bool:

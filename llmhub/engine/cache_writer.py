@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import partial
+from math import inf
 from typing import Final, TypeVar
 
 from returns.pipeline import is_successful
@@ -34,6 +35,8 @@ FINAL_BACKOFF_S: Final = 2.0
 """Pause before the last attempt at the end of a run, if the store worked before."""
 SLOW_FAILURE_S: Final = 5.0
 """A store that took longer than this to fail is not tried again at the end of a run."""
+MAX_WRITE_BYTES: Final = 8 << 20
+"""Size of the responses that are written in one transaction during a run: requests about to be recorded wait for it."""
 MAX_BACKLOG_BYTES: Final = 256 << 20
 """Maximum size of the responses waiting to be written; beyond it the oldest are dropped."""
 
@@ -58,15 +61,19 @@ class CacheWriter:
         Access to the store. Its log learns which keys have been written.
     abort
         Called at the first failure of the store if the access is strict.
+    max_unwritten_bytes
+        Size of the responses that may wait to be written while further requests are sent. They are lost if the process
+        is killed. None may wait unless this is given.
     """
 
-    def __init__(self, access: StoreAccess, abort: Callable[[], None]) -> None:
+    def __init__(self, access: StoreAccess, abort: Callable[[], None], *, max_unwritten_bytes: int = 0) -> None:
         self.store = access.store
         self.aborted_run = False
         self.damaged_keys: set[bytes] = set()
         self._abort = abort if access.strict else None
         self._write_ahead = access.write_ahead
         self._failures = self._dropped = self._backlog_bytes = 0
+        self._max_unwritten_bytes = max_unwritten_bytes
         self._last_error: StoreError | None = None
         self._has_worked = self._failed_slowly = False
         self._backoff_s, self._backoff_until = INITIAL_BACKOFF_S, 0.0
@@ -178,19 +185,20 @@ class CacheWriter:
         return self._writing
 
     def try_flush(self) -> bool:
-        """Write what is queued if that does not block. Return whether nothing writable is left for now."""
+        """Write what is queued if that does not block. Return whether no more is left than may wait for now."""
         if self._writing is not None:
             return False
-        backing_off = asyncio.get_running_loop().time() < self._backoff_until
-        return backing_off or not self._backlog or self._write_on_loop()
+        if asyncio.get_running_loop().time() < self._backoff_until or not self._backlog:
+            return True
+        return self._write_on_loop() or self._backlog_bytes <= self._max_unwritten_bytes
 
     async def flush_pending(self) -> None:
-        """Write what is queued in a thread, unless the store fails."""
+        """Write what may not wait in a thread, unless the store fails."""
         while not self.try_flush():
             await asyncio.shield(self._writing or self._start_writing())
 
     async def _write_and_reschedule(self) -> None:
-        await self._write_in_thread()
+        await self._write_in_thread(MAX_WRITE_BYTES)
         self._writing = None
         if self._backlog and self._timer is None:
             self._schedule(max(FLUSH_DELAY_S, self._backoff_until - asyncio.get_running_loop().time()))
@@ -238,12 +246,10 @@ class CacheWriter:
             self._on_success(entries)
         return written
 
-    async def _write_in_thread(self) -> None:
+    async def _write_in_thread(self, max_bytes: float = inf) -> None:
         if self.store is None or not self._backlog:
             return
-        entries = tuple(self._backlog)
-        self._backlog.clear()
-        self._backlog_bytes = 0
+        entries = self._take(max_bytes)
         loop = asyncio.get_running_loop()
         started = loop.time()
         try:
@@ -254,6 +260,16 @@ class CacheWriter:
             self._failed_slowly = loop.time() - started > SLOW_FAILURE_S
         else:
             self._on_success(entries)
+
+    def _take(self, max_bytes: float) -> list[Entry]:
+        """Remove and return the oldest entries, of a total size of ``max_bytes`` at most, but one at least."""
+        entries: list[Entry] = []
+        while self._backlog and (not entries or len(self._backlog[0].value) <= max_bytes):
+            entry = self._backlog.popleft()
+            max_bytes -= len(entry.value)
+            self._backlog_bytes -= len(entry.value)
+            entries.append(entry)
+        return entries
 
     def _on_success(self, entries: Sequence[Entry]) -> None:
         self._backoff_s = INITIAL_BACKOFF_S

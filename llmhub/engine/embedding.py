@@ -50,6 +50,8 @@ TOKEN_MARGIN: Final = 0.9
 """Share of a provider's limit that a pack may fill, since its tokens are estimated."""
 SHRINK_FACTOR: Final = 0.8
 """After a pack that was too large as a whole, later ones have this share of its estimated tokens."""
+MAX_UNWRITTEN_BYTES: Final = 16 << 20
+"""Size of the vectors that may wait to be written while further texts are sent: writing takes as long as sending."""
 SPLIT_ERRORS: Final = (ContextTooLong, InvalidRequest, ContentFiltered)
 """Errors of a pack that may be those of one of its texts."""
 SAME_ERRORS: Final = 3
@@ -195,7 +197,7 @@ class _EmbedRun:
         self._outcomes: list[Answer | None] = [None] * len(spec.texts)
         self._tokens = [0] * len(spec.texts)
         self._packs: list[SentPack] = []
-        self._writer = CacheWriter(access, stop.request)
+        self._writer = CacheWriter(access, stop.request, max_unwritten_bytes=MAX_UNWRITTEN_BYTES)
         log = access.write_ahead
         callbacks: RowCallbacks[Item] = RowCallbacks(self._settle, self._look_up, self._outcomes.__getitem__)
         self._flight = SingleFlight(log, spec.run_id, callbacks, access.not_before) if log is not None else None
@@ -520,7 +522,9 @@ def _share_usage(response: EmbeddingResponse, estimates: Sequence[int]) -> list[
     if usage.reported_cost_usd is not None:
         nanos = int(usage.reported_cost_usd.scaleb(NANO_DIGITS).to_integral_value(ROUND_HALF_EVEN))
         costs = [Decimal(share).scaleb(-NANO_DIGITS) for share in share_out(nanos, estimates)]
-    return [
-        Usage(input_tokens=own, output_tokens=None if own is None else 0, reported_cost_usd=cost)
-        for own, cost in zip(tokens, costs, strict=True)
-    ]
+    # Many texts cost the same: one value for all of them.
+    shares = {
+        (own, cost): Usage(input_tokens=own, output_tokens=None if own is None else 0, reported_cost_usd=cost)
+        for own, cost in {*zip(tokens, costs, strict=True)}
+    }
+    return [shares[share] for share in zip(tokens, costs, strict=True)]

@@ -17,6 +17,8 @@ MAX_INTERIM_REPLIES: Final = 32
 """Maximum number of interim replies (status 1xx) before the final one; a server can send them for ever."""
 MAX_CHUNK_LINE_BYTES: Final = 4 << 10
 """Maximum size of the line before a chunk."""
+MIN_PART_BYTES: Final = 16 << 10
+"""Parts of a body that are smaller are gathered in one array: an object for each could take more than they do."""
 MAX_CACHED_HEADS: Final = 64
 """Request heads kept for one URL: one for each combination of headers."""
 
@@ -153,8 +155,8 @@ class ReplyParser:
     """
 
     __slots__ = (
-        "_body", "_buffer", "_headers", "_interim_replies", "_max_body_bytes", "_missing", "_position", "_read",
-        "_searched", "_status", "is_reusable", "reply",
+        "_buffer", "_headers", "_interim_replies", "_max_body_bytes", "_missing", "_parts", "_position", "_read",
+        "_searched", "_size", "_status", "is_reusable", "reply",
     )  # fmt: skip
 
     def __init__(self, max_body_bytes: int) -> None:
@@ -167,7 +169,8 @@ class ReplyParser:
         """Where the unread part of the buffer starts; cutting it off for each chunk would copy the rest each time."""
         self._searched = 0
         """Up to where the buffer has no end of the head."""
-        self._body = bytearray()
+        self._parts: list[bytes | bytearray] = []
+        self._size = 0
         self._missing = 0
         self._interim_replies = 0
         self._status = 0
@@ -196,7 +199,7 @@ class ReplyParser:
         if self.reply is not None:
             return
         if self._read == self._read_until_eof:
-            self._complete(bytes(self._body))
+            self._complete(b"".join(self._parts))
         elif self._status or self._buffer:
             raise InvalidReplyError(CLOSED_TOO_SOON)
         else:
@@ -265,22 +268,29 @@ class ReplyParser:
         part = self._buffer[self._position : self._position + self._missing]
         self._position += len(part)
         self._missing -= len(part)
-        self._body += part
+        self._size += len(part)
+        last = self._parts[-1] if self._parts else b""
+        if len(part) >= MIN_PART_BYTES:
+            self._parts.append(part)  # joined once at the end; an array that grows would be copied again and again
+        elif isinstance(last, bytearray):
+            last += part
+        else:
+            self._parts.append(bytearray(part))
         return not self._missing
 
     def _read_sized_body(self) -> bool:
-        if not self._body and len(self._buffer) - self._position >= self._missing:
+        if not self._size and len(self._buffer) - self._position >= self._missing:
             end = self._position + self._missing
             self._position, body = end, self._buffer[self._position : end]
             self._complete(body)  # all at once, as most replies come
         elif self._take():
-            self._complete(bytes(self._body))
+            self._complete(b"".join(self._parts))
         return False
 
     def _read_until_eof(self) -> bool:
         self._missing = len(self._buffer) - self._position
         self._take()
-        self._check_size(len(self._body))
+        self._check_size(self._size)
         return False
 
     def _read_chunk_line(self) -> bool:
@@ -290,7 +300,7 @@ class ReplyParser:
             return False
         self._position = line.end()
         self._missing = int(line[1], 16)
-        self._check_size(len(self._body) + self._missing)
+        self._check_size(self._size + self._missing)
         self._read = self._read_chunk if self._missing else self._read_trailers
         return True
 
@@ -320,7 +330,7 @@ class ReplyParser:
             raise InvalidReplyError(f"the trailers are longer than {MAX_HEAD_BYTES} bytes")
         self._position = line.end()
         if line[0] in {b"\r\n", b"\n"}:
-            self._complete(bytes(self._body))
+            self._complete(b"".join(self._parts))
         return True
 
     def _check_line(self, noun: str, max_bytes: int) -> None:

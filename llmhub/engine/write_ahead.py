@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -181,7 +182,7 @@ class WriteAheadLog:
         self._runs = self._single_calls = 0
         self._pending: list[PendingWrites] = []
         self._in_flight: dict[bytes, list[Waiter]] = {}
-        self._recent: dict[bytes, RowOutcome] = {}
+        self._recent: OrderedDict[bytes, RowOutcome] = OrderedDict()
         self._awaiting_write: dict[bytes, list[bytes]] = {}
         self._done_unwritten: dict[bytes, EndedRequest] = {}
         self._claiming: set[asyncio.Task[ClaimResult]] = set()
@@ -203,7 +204,7 @@ class WriteAheadLog:
         Commits are gathered for runs; a ``single_call`` that is alone waits for no other.
 
         Pending responses are written before further requests are recorded, so a crash leaves at most one ambiguous
-        request per worker.
+        request per worker. Runs of embeddings may leave some megabytes of vectors pending.
         """
         if not self._runs:
             self.failure = ""
@@ -345,7 +346,7 @@ class WriteAheadLog:
         if outcome is not None and not is_failure(outcome):
             self._recent[key] = outcome
             if len(self._recent) > MAX_RECENT_OUTCOMES:
-                del self._recent[next(iter(self._recent))]
+                self._recent.popitem(last=False)  # a dict would search for its first key
         if written_as is None:
             self._release_lease(key)
         else:

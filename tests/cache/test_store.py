@@ -49,6 +49,25 @@ def test_the_last_entry_of_a_key_wins(store: Store) -> None:
     assert store.stats().entries == 1
 
 
+def test_large_values_of_any_sizes_are_stored_as_they_are(store: Store) -> None:
+    """Large values of one size, model and time are inserted together: each is the value of its own key."""
+    sizes = [5_000] * 150 + [5_000, 10, 6_144, 6_144, 5_000, 0, 0] + [6_144] * 3
+    entries = [
+        Entry(
+            sha256(b"%d" % number).digest(),
+            (b"%d," % number * size)[:size],
+            f"m{number % 200 // 100}",
+            1.0 + number // 60,
+        )
+        for number, size in enumerate(sizes)
+    ]
+    replaced = [entries[3]._replace(value=b"a" * 5_000), entries[4], entries[3]._replace(value=b"b" * 5_000)]
+    store.put_many([*entries[:3], *replaced, *entries[5:], Entry(b"short key", b"c" * 5_000, "m", 1.0)])
+    expected = {entry.key: entry for entry in (*entries, replaced[2], Entry(b"short key", b"c" * 5_000, "m", 1.0))}
+    assert {entry.key: entry for entry in store.get_entries(list(expected))} == expected
+    assert store.stats().entries == len(expected)
+
+
 def test_delete_and_clear(store: Store) -> None:
     store.put_many([Entry(key, b"v") for key in make_keys(3)])
     store.delete([make_keys(3)[0], b"absent"])

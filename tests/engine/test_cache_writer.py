@@ -1,0 +1,68 @@
+"""The writer of a run's cache: how much may wait to be written while further requests are sent."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+import llmhub
+from llmhub.cache.store import Entry, Store
+from llmhub.engine.cache_writer import FLUSH_DELAY_S, MAX_WRITE_BYTES, CacheWriter
+from llmhub.engine.store_access import StoreAccess
+
+SIZE = 1 << 20
+"""Size of a value; two of them are too large to be written on the event loop."""
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return llmhub.DiskCache(tmp_path / "c.db").open()
+
+
+def entry(number: int) -> Entry:
+    return Entry(number.to_bytes(32, "big"), bytes(SIZE), "m", 1.0)
+
+
+def stored(store: Store) -> int:
+    return store.stats().entries
+
+
+async def test_nothing_waits_unless_it_may(store: Store) -> None:
+    """What is queued is written before the next request is recorded, however much there is."""
+    writer = CacheWriter(StoreAccess(store=store), lambda: None)
+    for number in range(3):
+        writer.enqueue_entry(entry(number))
+    assert not writer.try_flush()
+    await writer.flush_pending()
+    assert stored(store) == 3
+    await writer.finish()
+
+
+async def test_what_may_wait_is_bounded(store: Store) -> None:
+    """Requests go on while less than the bound is unwritten, and wait beyond it for as much as is too much."""
+    writer = CacheWriter(StoreAccess(store=store), lambda: None, max_unwritten_bytes=4 * SIZE)
+    for number in range(4):
+        writer.enqueue_entry(entry(number))
+    assert writer.try_flush()
+    await writer.flush_pending()
+    assert stored(store) == 0
+    count = 4 + MAX_WRITE_BYTES // SIZE
+    for number in range(4, count):
+        writer.enqueue_entry(entry(number))
+    assert not writer.try_flush()
+    await writer.flush_pending()
+    assert stored(store) == count - 4
+    await writer.finish()
+    assert stored(store) == count
+
+
+async def test_what_waits_is_written_soon_all_the_same(store: Store) -> None:
+    writer = CacheWriter(StoreAccess(store=store), lambda: None, max_unwritten_bytes=4 * SIZE)
+    for number in range(2):
+        writer.enqueue_entry(entry(number))
+    async with asyncio.timeout(30):
+        while stored(store) < 2:  # noqa: ASYNC110 - a thread writes
+            await asyncio.sleep(FLUSH_DELAY_S)
+    await writer.finish()
