@@ -234,6 +234,9 @@ class _SqliteStore:
         self._unchecked_pages = 0
         self._hits = self._misses = 0
         self.claims, self.ledger, self._close_ledger = sqlite_ledger.open_ledger(self.connection, self._try_connection)
+        if not read_only and (names := _name_count(path)) > 1:
+            # Writers of two names do not see each other's logs, and damage the file.
+            raise sqlite3.DatabaseError(f"it has {names} names (hard links); keep one of them, or copy the file")
         with closing(self._connect()) as connection:
             if read_only and not self._is_set_up(connection):
                 raise sqlite3.DatabaseError("it is not a cache")
@@ -449,6 +452,14 @@ def _identity(path: Path) -> tuple[int, int] | None:
     except OSError:
         return None
     return status.st_dev, status.st_ino
+
+
+def _name_count(path: Path) -> int:
+    """Return how many names a file has; 0 if there is none."""
+    try:
+        return path.stat().st_nlink
+    except OSError:
+        return 0
 
 
 def is_unwritable_file(path: str | Path) -> bool:

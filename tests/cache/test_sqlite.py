@@ -344,6 +344,17 @@ def test_deleted_file_is_noticed_and_no_row_is_lost(tmp_path: Path, simulator: S
     assert table["status"].to_pylist() == ["ok", "ok"]
 
 
+def test_file_of_several_names_is_refused(tmp_path: Path) -> None:
+    """SQLite keeps a log beside each name, so what is written under one is not seen under the other."""
+    path, other = tmp_path / "runs.db", tmp_path / "other.db"
+    fill_cache(path)
+    other.hardlink_to(path)
+    with pytest.raises(BadRequestError, match=r"it has 2 names \(hard links\)"):
+        llmhub.DiskCache(other).open()
+    path.unlink()
+    llmhub.DiskCache(other).open().close()
+
+
 def test_damage_while_open_loses_no_response(tmp_path: Path, simulator: SimulatorThread) -> None:
     path = tmp_path / "runs.db"
     fill_cache(path)
