@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from llmhub.api.options import RunOptions, budget_text, example_messages, split_options
+from llmhub.api.options import RunOptions, budget_text, example_messages, parse_duration, split_options
 from llmhub.api.raising import keep_table
 from llmhub.api.service_client import ERRORS, ServiceClient
 from llmhub.api.tables import model_names, structured_output
@@ -57,11 +57,14 @@ PARAMETERS: Final = (
 LOCAL_OPTIONS: Final[Mapping[str, str]] = {
     "engine": "the service sends the rows, and waits for the provider in place of the workers; omit it",
     "n_jobs": "the service sends the rows, so that further processes here would not be faster; omit it",
-    "mode": "runs of a service send rows by themselves; upload a batch to its route /v1/batches, or omit it",
+    "poll_s": "the service polls its batches, as its own settings say; omit it",
+    "batch_storage": "a service has no object storage for batches; use a hub without a service, or omit it",
+    "batch_role": "a service has no object storage for batches; use a hub without a service, or omit it",
     "tool_executor": "without functions among the tools, nothing runs here for a run of a service; omit it",
     "max_turns": "without functions among the tools, a run of a service has one turn; omit it",
 }
 """Options that a run at a service does not have, and the remedy."""
+ROW_BY_ROW: Final = "rows of a sink, or with functions among the tools, are sent to the service one by one; omit it"
 
 
 @dataclass(frozen=True, slots=True)
@@ -312,7 +315,9 @@ def sends_row_by_row(options: Mapping[str, Any], sink: object = None) -> bool:
     tools = options.get("tools")
     if sink is None and (tools is None or not split_tools(tools)[1]):
         return False
-    refuse_local_options({name: options[name] for name in ("engine", "n_jobs", "mode") if name in options})
+    refuse_local_options({name: options[name] for name in ("engine", "n_jobs") if name in options})
+    if options.get("mode", "live") != "live":
+        raise invalid("mode", ROW_BY_ROW)
     return True
 
 
@@ -354,7 +359,7 @@ def build_series_run(values: Any, prompt: str, model: Any, hub: Hub, options: di
 
 def refuse_local_options(options: dict[str, Any]) -> None:
     """Take options out that have their default, and raise for others that a run at a service does not have."""
-    defaults: dict[str, Any] = {"n_jobs": 1, "mode": "live"}
+    defaults: dict[str, Any] = {"n_jobs": 1}
     for name, remedy in LOCAL_OPTIONS.items():
         if options.get(name, defaults.get(name)) not in {None, defaults.get(name)}:
             raise invalid(name, remedy)
@@ -465,10 +470,20 @@ def request_fields_of(request: CompletionRequest, examples: Sequence[Message], o
         fields["budget_usd"] = budget_text(options.budget_usd)
     if options.cache is not None:
         fields["cache"] = _cache_mode(options.cache)
+    fields |= _batch_fields(options)
     flags = ("allow_unpriced", "stream", "schema_or_words")
     fields |= {name: True for name in flags if getattr(options, name)}
     fields |= {} if options.concurrency is None else {"concurrency": options.concurrency}
     return {**fields, **({"n": options.n} if options.n != 1 else {})}
+
+
+def _batch_fields(options: RunOptions) -> dict[str, Any]:
+    """Return the fields of a run by the Batch APIs of providers."""
+    if options.mode == "live":
+        return {}
+    deadline_s = None if options.deadline is None else parse_duration("deadline", options.deadline)
+    given = {"mode": options.mode, "late": options.late, "deadline": deadline_s, "batch_tokens": options.batch_tokens}
+    return {name: value for name, value in given.items() if value is not None}
 
 
 def _cache_mode(mode: CacheMode | str) -> str:

@@ -45,6 +45,18 @@ class ActiveRun:
     is_resumed: bool = False
     is_leaving: bool = False
 
+    @property
+    def is_stopping(self) -> bool:
+        """Whether a client has stopped it, or the service is about to end."""
+        return self.stop.requested or self.work.batch_cancel.requested
+
+    def request_stop(self) -> None:
+        """Send nothing more, and cancel batches at their providers; a second call leaves what is in flight."""
+        if self.work.is_batch and not self.work.batch_cancel.requested:
+            self.work.batch_cancel.request()
+        else:
+            self.stop.request()
+
     def notify(self) -> None:
         """Wake those that wait for results or the end."""
         self.changed.set()
@@ -105,7 +117,7 @@ def log_results(active: ActiveRun, table: pa.Table, paid: set[bytes]) -> None:
 
     if active.is_leaving:
         words = table.column("status").cast(pa.string())
-        table = table.filter(pc.not_equal(words, "cancelled"))
+        table = table.filter(pc.invert(pc.is_in(words, pa.array(["cancelled", "pending"]))))
     if paid:
         table = with_own_costs(table, paid)
     if len(table):

@@ -393,10 +393,11 @@ class BatchJobs:
         result = encode_answer(row.completion, row.restore(answer))
         if is_successful(result):
             reply = result.unwrap()
-            row.settle(row.max_cost if reply.cost_usd is None else int(reply.cost_usd.scaleb(9)))
+            max_cost = row.reservation.max_cost
+            row.reservation.settle(max_cost if reply.cost_usd is None else int(reply.cost_usd.scaleb(9)))
             active.keep(self.write_reply(active, request_id, row.custom_id, reply))
         else:
-            row.settle(0)
+            row.reservation.settle(0)
             error = result.failure()
             line = encode_failure(request_id, row.custom_id, error, status_of(error))
             active.keep(self.write_failure(active, line))

@@ -11,18 +11,20 @@ import asyncio
 import random
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
+from returns.pipeline import is_successful
+
 from llmhub.core.cache_key import request_keyer, scoped_key
-from llmhub.core.errors import BudgetExceeded, ConnectorError, LLMError, Unsupported, to_exception
+from llmhub.core.errors import ConnectorError, LLMError, Unsupported, to_exception
 from llmhub.core.prepared import with_model
 from llmhub.engine.batch_run import BatchPolicy
 from llmhub.engine.call import Answer, Call, Target
 from llmhub.engine.fan_out_types import FanOutSpec, PlannedItem
 from llmhub.engine.request_redaction import restore_answer
-from llmhub.engine.spending import UNPRICED_MESSAGE, Budgets, SharedBudget, max_cost_nano_usd
 from llmhub.security.placeholders import Placeholders, redact_request
+from llmhub.server.batch_reservations import BatchReservation, reserve_call
 from llmhub.server.batch_rows import DIALECTS, parse_completion
 from llmhub.server.batch_storage import BatchOwner
 from llmhub.server.completion_routes import ServedCompletion
@@ -32,11 +34,13 @@ from llmhub.server.service import Service
 
 NO_LEDGER: Final = (
     "the Batch API of a provider needs a cache with a ledger, to remember what was sent; set server.cache to a file "
-    f"(sqlite:///runs.db), or leave {MODE_KEY} out"
+    "(sqlite:///runs.db)"
 )
+MODE_PATH: Final = f"$.metadata.{MODE_KEY}"
+REMEDY: Final = f"leave {MODE_KEY} out of the batch's metadata"
 
 
-def require_provider_batches(service: Service) -> None:
+def require_provider_batches(service: Service, path: str = MODE_PATH, remedy: str = REMEDY) -> None:
     """Raise unless the service can pass batches on.
 
     Raises
@@ -46,10 +50,10 @@ def require_provider_batches(service: Service) -> None:
     """
     store = service.hub.runtime.store
     if store is None or store.ledger is None or store.ledger.batches is None:
-        raise to_exception(Unsupported(path=f"$.metadata.{MODE_KEY}", message=NO_LEDGER))
+        raise to_exception(Unsupported(path=path, message=f"{NO_LEDGER}, or {remedy}"))
     if service.hub.middleware:
-        message = "the middleware of this service does not see rows of a provider's batches"
-        raise to_exception(Unsupported(path=f"$.metadata.{MODE_KEY}", message=message))
+        message = f"the middleware of this service does not see rows of a provider's batches; {remedy}"
+        raise to_exception(Unsupported(path=path, message=message))
 
 
 @dataclass(slots=True)
@@ -60,18 +64,11 @@ class ProviderRow:
     completion: ServedCompletion
     call: Call
     placeholders: Placeholders | None = None
-    max_cost: int = 0
-    budgets: tuple[SharedBudget, ...] = ()
+    reservation: BatchReservation = field(default_factory=BatchReservation)
 
     def restore(self, answer: Answer) -> Answer:
         """Return the answer with the values in place of placeholders."""
         return answer if self.placeholders is None else restore_answer(answer, self.call.request, self.placeholders)
-
-    def settle(self, cost_nano_usd: int) -> None:
-        """Settle the reservations."""
-        for budget in self.budgets:
-            budget.reconcile(self.max_cost, cost_nano_usd)
-        self.budgets = ()
 
 
 class ForwardedBatch:
@@ -129,7 +126,7 @@ class ForwardedBatch:
             )
         completion = parse_completion(self.service, self.context, dialect, line, self.owner)
         target = completion.target
-        _require_batch_api(self.service, target)
+        require_batch_api(self.service, target)
         request = with_model(completion.parsed.request, target.model)
         redactor, placeholders = self.service.hub.redactor, None
         if redactor is not None:
@@ -147,46 +144,36 @@ class ForwardedBatch:
             return rows
         admitted = []
         for row in rows:
-            refusal = await self._reserve_row(row, own)
-            if refusal is None:
+            reserved = await reserve_call(self.service, own, row.call, is_reserved=self.is_reserved)
+            if is_successful(reserved):
+                row.reservation = reserved.unwrap()
                 admitted.append(row)
             else:
-                self.refused.append((row.custom_id, refusal))
+                self.refused.append((row.custom_id, reserved.failure()))
         return admitted
-
-    async def _reserve_row(self, row: ProviderRow, own: Budgets) -> LLMError | None:
-        target = row.call.target
-        price = self.service.batch_price(target)
-        if price is None and not own.allow_unpriced:
-            return BudgetExceeded(provider=target.provider.name, message=UNPRICED_MESSAGE)
-        row.max_cost = 0 if price is None else max_cost_nano_usd(target, row.call.request, price)
-        reserved: list[SharedBudget] = []
-        for budget in own.shared:
-            if self.is_reserved and budget.outlives_process:
-                continue
-            if budget.rejects(row.max_cost) or not await budget.try_reserve(row.max_cost):
-                for made in reserved:
-                    made.reconcile(row.max_cost, 0)
-                return budget.refusal(row.max_cost, row.call)
-            reserved.append(budget)
-        row.budgets = tuple(reserved)
-        return None
 
     def release(self) -> None:
         """Release the reservations of rows without an answer."""
         for row in self.rows.values():
-            row.settle(0)
+            row.reservation.settle(0)
 
 
 def _call_of(row: ProviderRow, _key: bytes) -> Call:
     return row.call
 
 
-def _require_batch_api(service: Service, target: Target) -> None:
+def require_batch_api(service: Service, target: Target, path: str = "$.body.model", remedy: str = REMEDY) -> None:
+    """Raise unless the service can send batches to a target.
+
+    Raises
+    ------
+    UnsupportedError
+        The provider has no Batch API that llmhub knows, or one that reads batches from object storage.
+    """
     api, name = target.provider.batch, target.provider.name
     if api is None or len(service.hub.targets(target.name)) > 1:
-        message = f"{target.name!r} has no Batch API that llmhub knows; leave {MODE_KEY} out of the batch's metadata"
-        raise to_exception(Unsupported(path="$.body.model", provider=name, message=message))
+        message = f"{target.name!r} has no Batch API that llmhub knows; {remedy}"
+        raise to_exception(Unsupported(path=path, provider=name, message=message))
     if api.needs_storage or api.needs_role:
-        message = f"{name} reads batches from object storage, which a service does not have"
-        raise to_exception(Unsupported(path="$.body.model", provider=name, message=message))
+        message = f"{name} reads batches from object storage, which a service does not have; {remedy}"
+        raise to_exception(Unsupported(path=path, provider=name, message=message))

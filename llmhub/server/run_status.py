@@ -6,7 +6,7 @@ import time
 from collections import deque
 from dataclasses import dataclass, field
 from decimal import Decimal
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 from msgspec import Meta, Struct
 
@@ -75,6 +75,7 @@ class RunStatus(Struct, kw_only=True):
     refused_by: str
     error: str
     simulated: bool
+    mode: Literal["live", "batch"]
     key_id: str
     models: list[ModelStatus]
 

@@ -107,7 +107,7 @@ class Runs:
         """
         from llmhub.server.table_work import TableWork  # noqa: PLC0415 - a service without tables is smaller
 
-        work = TableWork(self.service, context, upload.request)
+        work = TableWork(self.service, context, upload.request, waits=True)
         caller = context.caller
         digest = await run_in_thread(digest_of, upload, caller.key_id)
         same = await run_in_thread(self.store.find_unfinished, caller.team, digest)
@@ -194,7 +194,7 @@ class Runs:
         context = RequestContext(
             request_id=f"run_{record.id}", caller=caller, lane="bulk", deadline=inf, route=RUN_ROUTE
         )
-        work = TableWork(self.service, context, request_from_json(record.request))
+        work = TableWork(self.service, context, request_from_json(record.request), waits=True)
         return work if _is_simulated(work) == record.simulated else None
 
     async def _begin(self, record: RunRecord, work: TableWork, lock: RunLock) -> None:
@@ -202,7 +202,7 @@ class Runs:
         counter = RunCounter(work.models, record.rows * len(work.models) * work.request.n)
         active = ActiveRun(record, work, lock, log, counter, is_resumed=record.started_at is not None)
         if record.state == "stopping":
-            active.stop.request()
+            active.request_stop()
         self.active[record.id] = active
         active.task = asyncio.create_task(self._execute(active))
 
@@ -223,7 +223,7 @@ class Runs:
                         lambda: self.store.update(record.id, state="running", started_at=record.started_at)
                     )
                 await self._send(active)
-            state = "stopped" if active.stop.requested else "done"
+            state = "stopped" if active.is_stopping else "done"
         except ConnectorError as refusal:
             error = error_text(refusal.error)
         except asyncio.CancelledError:
@@ -352,7 +352,7 @@ class Runs:
         return RunStatus(
             id=record.id,
             name=request.name,
-            state="stopping" if active is not None and active.stop.requested else record.state,
+            state="stopping" if active is not None and active.is_stopping else record.state,
             now=time.time(),
             created_at=record.created_at,
             started_at=record.started_at,
@@ -371,6 +371,7 @@ class Runs:
             refused_by=refused_by,
             error=record.error,
             simulated=record.simulated,
+            mode=request.mode,
             key_id=msgspec.json.decode(record.caller)["key_id"],
             models=models,
         )
@@ -445,7 +446,7 @@ class Runs:
         active = self.active.get(record.id)
         if active is not None:
             active.record = replace(active.record, state="stopping")
-            active.stop.request()
+            active.request_stop()
 
     # Life
 
@@ -460,7 +461,7 @@ class Runs:
                 await self.take_up()
                 for active in list(self.active.values()):
                     record = await run_in_thread(self.store.get, active.record.id, active.record.team)
-                    if record is not None and record.state == "stopping" and not active.stop.requested:
+                    if record is not None and record.state == "stopping" and not active.is_stopping:
                         await self.stop(record)
                     await self._store_totals(active)
                 if time.monotonic() - removed_at > DAY_S / 24:

@@ -47,7 +47,8 @@ class TableRequest(Struct, forbid_unknown_fields=True, frozen=True, omit_default
     """Fields of a request for the rows of a table, as in `llmhub.complete_table`.
 
     ``prompt`` is a template over columns, ``system`` a template or the name of a column, ``messages`` and ``images``
-    are names of columns. ``pilot`` and ``count_tokens`` are for plans, ``name`` is for people.
+    are names of columns. ``mode`` is for runs and plans, ``pilot`` and ``count_tokens`` are for plans, ``name`` is for
+    people.
     """
 
     model: str | list[str]
@@ -83,6 +84,10 @@ class TableRequest(Struct, forbid_unknown_fields=True, frozen=True, omit_default
     concurrency: Count | None = None
     stream: bool = False
     name: Annotated[str, Meta(max_length=200)] = ""
+    mode: Literal["live", "batch"] = "live"
+    late: Literal["wait", "live", "error"] = "wait"
+    deadline: float | str | None = None
+    batch_tokens: Count | None = None
     pilot: Annotated[int, Meta(ge=0)] = 0
     count_tokens: Annotated[int, Meta(ge=0)] = 0
 
@@ -95,6 +100,8 @@ class TableRequest(Struct, forbid_unknown_fields=True, frozen=True, omit_default
         """Return the options of `llmhub.complete_table`, without those of the service alone."""
         given = {name: getattr(self, name) for name in self.__struct_fields__ if name not in SERVICE_FIELDS}
         options = {name: value for name, value in given.items() if value is not None and value is not False}
+        if self.mode == "live":
+            options = {name: value for name, value in options.items() if name not in BATCH_FIELDS}
         if self.tools is not None:
             options["tools"] = [Tool(tool.name, tool.description, tool.parameters, tool.strict) for tool in self.tools]
         if self.stop is not None:
@@ -102,6 +109,7 @@ class TableRequest(Struct, forbid_unknown_fields=True, frozen=True, omit_default
         return options
 
 
+BATCH_FIELDS: Final = frozenset({"mode", "late", "deadline", "batch_tokens"})
 SERVICE_FIELDS: Final = frozenset({"model", "prompt", "name", "pilot", "count_tokens"})
 _decode: Final = msgspec.json.Decoder().decode
 

@@ -139,7 +139,7 @@ async def plan(service: Service, request: web.Request, context: RequestContext) 
     from llmhub.server.table_work import TableWork  # noqa: PLC0415 - as above
 
     async with receive(service, request, None, service.settings.runs.max_table_bytes) as upload:
-        work = TableWork(service, context, upload.request)
+        work = TableWork(service, context, upload.request, waits=True)
         table = await run_in_thread(read_upload, work, upload)
     asked = upload.request
     estimate = await run_in_thread(

@@ -15,17 +15,21 @@ from itertools import chain
 from string import Formatter
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
+from returns.pipeline import is_successful
 from returns.result import Failure
 
 from llmhub.api.options import resolve_concurrency
-from llmhub.api.table_stream import partial_table, unsent_rows
+from llmhub.api.table_stream import RowEvent, partial_table, unsent_rows
 from llmhub.api.tables import RunCaller, TableRun, apply_schema, build_table_run, send_rows
 from llmhub.cache.store import Store
-from llmhub.core.errors import BadRequestError, ConnectorError, InvalidRequest, invalid
+from llmhub.core.errors import BadRequestError, Cancelled, ConnectorError, InvalidRequest, invalid
 from llmhub.core.types import CompletionRequest, Document, Image, Message, ToolResult
+from llmhub.engine.batch_run import PENDING_CODE
 from llmhub.engine.call import Answer, Call, Middleware, Send
 from llmhub.engine.event_loop import StopSignal, run_in_thread
+from llmhub.engine.row_outcome import as_answer
 from llmhub.engine.scheduling import BULK_LANE, SlotGroup
+from llmhub.server.batch_reservations import BatchReservations
 from llmhub.server.context import RequestContext
 from llmhub.server.dialects.reading import check_url
 from llmhub.server.service import Service
@@ -35,7 +39,8 @@ if TYPE_CHECKING:
     import numpy as np
     import pyarrow as pa
 
-    from llmhub.engine.fan_out_types import ResultEvent
+    from llmhub.engine.fan_out_types import FanOutResult, ResultEvent
+    from llmhub.engine.row_outcome import RowOutcome
     from llmhub.tables.prompt_batch import PromptBatch
 
 CHECKED_ROWS: Final = 16
@@ -60,22 +65,37 @@ class CallCounts:
 class TableWork:
     """A request for the rows of a table on behalf of a caller. Use it on the engine's loop, except for `build`.
 
+    Parameters
+    ----------
+    waits
+        Whether the results may come hours later, as those of batches do.
+
     Raises
     ------
     ConnectorError
-        There is no such model, or the caller may not use it.
+        There is no such model, or the caller may not use it; the request is for a batch, and that is not possible.
     """
 
-    def __init__(self, service: Service, context: RequestContext, request: TableRequest) -> None:
+    def __init__(
+        self, service: Service, context: RequestContext, request: TableRequest, *, waits: bool = False
+    ) -> None:
         self.service = service
         self.request = request
         self.context = replace(context, lane="bulk")
         self.models = [service.target(name, self.context).name for name in request.models]
         self.counts = CallCounts()
         self.options = {**request.options(), "on_error": "row", "progress": False}
+        self.is_batch = request.mode == "batch"
+        self.batch_cancel = StopSignal()
+        if self.is_batch:
+            if not waits:
+                raise invalid("mode", "the results of a batch take hours; begin a run (POST /v1/runs) instead")
+            _require_batches(service, self.models)
+            self.options["poll_s"] = service.settings.batches.provider_poll_s
         caller = context.caller
+        self.budgets = caller.budgets if self.is_batch else None
         self.caller = RunCaller(
-            budgets=caller.budgets,
+            budgets=None if self.is_batch else caller.budgets,  # else see `BatchReservations`
             cache_scope=caller.cache_scope,
             around_send=bulk_lane(service, self.context, self.counts),
             in_thread=True,
@@ -145,8 +165,8 @@ class TableWork:
         """Return a table without rows that has the schema of the results."""
         from llmhub.tables.schema import schema_for_run  # noqa: PLC0415 - imports Arrow
 
-        schema = schema_for_run(run_id, simulated=run.batch.is_simulated)
-        return apply_schema(run, schema.empty_table())
+        table = schema_for_run(run_id, simulated=run.batch.is_simulated).empty_table()
+        return apply_schema(run, _with_mode(run, table, ()))
 
     async def send(
         self,
@@ -177,13 +197,22 @@ class TableWork:
         journal
             Keeps the responses instead of the cache.
         """
+        if self.is_batch:
+            blocks = iter([await _whole(blocks)])
         window = _Window(self, on_table, stop, run_id, is_logged, journal)
         first = 0
         async with asyncio.TaskGroup() as tasks:
             async for block in _drawn(blocks):
-                run = await run_in_thread(self.build, block)
+                run = replace(await run_in_thread(self.build, block), batch_cancel=self.batch_cancel)
                 await window.begin(tasks, replace(run, journal=journal), first)
                 first += len(block)
+
+
+async def _whole(blocks: Iterator[Any] | AsyncIterator[Any]) -> pa.Table:
+    """Return all blocks as one: rows of a block would be sent to a provider when those of the one before are back."""
+    import pyarrow as pa  # noqa: PLC0415 - imports Arrow
+
+    return pa.concat_tables([block async for block in _drawn(blocks)])
 
 
 async def _drawn(blocks: Iterator[Any] | AsyncIterator[Any]) -> AsyncIterator[Any]:
@@ -238,17 +267,26 @@ class _Window:
         arrived = asyncio.Event()
 
         def on_result(event: ResultEvent) -> None:
+            if run.options.mode == "batch" and isinstance(event, tuple) and _is_pending(event[1]):
+                return  # it is in a batch, which will answer it
+            if reservations is not None and isinstance(event, tuple):
+                reservations.settle(event[0], as_answer(event[1]))
             events.append(event)
             begun.missing -= 1 if isinstance(event, tuple) else len(event.positions)
             arrived.set()
             self.changed.set()
 
+        reservations = self._reservations(on_result)
         logged = None if self.is_logged is None else self.is_logged(first, run.batch)
-        chunks = run.batch.iter_chunks(lambda: self.stop.requested)
-        if logged is not None:
-            chunks = ([item for item in chunk if not logged[item[0]]] for chunk in chunks)
         sending = asyncio.create_task(
-            send_rows(run, None, self.stop, on_result, run_id=self.run_id.bytes, chunks=chunks)
+            send_rows(
+                run,
+                None,
+                self.stop,
+                on_result,
+                run_id=self.run_id.bytes,
+                chunks=self._chunks(run, logged, reservations),
+            )
         )
         sending.add_done_callback(lambda _: arrived.set())
         started_at = time.time()
@@ -265,9 +303,7 @@ class _Window:
                     await self._pass_on(run, group, first, started_at)
                 if is_done:
                     break
-            unsent = await run_in_thread(unsent_rows, run, sending.result())
-            unsent = [event for event in unsent if logged is None or not logged[event[0]]]
-            if unsent:
+            if unsent := await run_in_thread(_unanswered, run, sending.result(), logged):
                 await self._pass_on(run, unsent, first, started_at)
         finally:
             self.begun.remove(begun)
@@ -275,6 +311,29 @@ class _Window:
             if not sending.done():
                 sending.cancel()
                 await asyncio.wait([sending])
+            if reservations is not None:
+                reservations.release()
+
+    def _reservations(self, on_result: Callable[[ResultEvent], None]) -> BatchReservations | None:
+        """Return the reservations of a block in the budgets of its key, if it is sent in batches."""
+        work = self.work
+        if work.budgets is None:
+            return None
+        return BatchReservations(
+            work.service,
+            work.budgets,
+            lambda position, answer: on_result((position, answer, 0.0)),
+            at_full_price=work.request.late == "live",
+        )
+
+    def _chunks(
+        self, run: TableRun, logged: np.ndarray[Any, Any] | None, reservations: BatchReservations | None
+    ) -> Iterator[Any]:
+        """Return the rows to send: those that are not logged, and fit into the budgets."""
+        chunks: Iterator[Any] = run.batch.iter_chunks(lambda: self.stop.requested)
+        if logged is not None:
+            chunks = ([item for item in chunk if not logged[item[0]]] for chunk in chunks)
+        return chunks if reservations is None else reservations.chunks(chunks)
 
     async def _pass_on(self, run: TableRun, events: Sequence[Any], first: int, started_at: float) -> None:
         await self.on_table(await run_in_thread(_table, run, events, first, started_at, self.run_id.hex))
@@ -291,9 +350,49 @@ def _table(run: TableRun, events: Sequence[Any], first: int, started_at: float, 
     groups: list[Any] = [event for event in events if not isinstance(event, tuple)]
     if rows := [event for event in events if isinstance(event, tuple)]:
         groups.append(rows)
-    parts = [partial_table(run, group, schema, started_at) for group in groups]
+    parts = [_with_mode(run, partial_table(run, group, schema, started_at), group) for group in groups]
     table = parts[0] if len(parts) == 1 else pa.concat_tables(parts).unify_dictionaries().combine_chunks()
     return offset_rows(table, first)
+
+
+def _is_pending(outcome: RowOutcome | None) -> bool:
+    """Return whether a row is in a batch at its provider, and has no answer yet."""
+    if not isinstance(outcome, Answer) or is_successful(outcome.outcome):
+        return False
+    error = outcome.outcome.failure()
+    return isinstance(error, Cancelled) and error.code == PENDING_CODE
+
+
+def _unanswered(run: TableRun, result: FanOutResult, logged: np.ndarray[Any, Any] | None) -> list[RowEvent]:
+    """Return the rows without a result so far: those that are not sent, and those that are left in batches."""
+    rows = unsent_rows(run, result)
+    if run.options.mode == "batch":
+        rows += [(place, outcome, 0.0) for place, outcome in enumerate(result.outcomes) if _is_pending(outcome)]
+    return rows if logged is None else [event for event in rows if not logged[event[0]]]
+
+
+def _with_mode(run: TableRun, table: pa.Table, events: Any) -> pa.Table:
+    """Return results with the column ``mode``, if they are those of batches."""
+    if run.options.mode == "live":
+        return table
+    from llmhub.tables.batch_columns import with_mode_of_events  # noqa: PLC0415 - imports Arrow
+
+    return with_mode_of_events(table, events if isinstance(events, Sequence) else (), run.batch)
+
+
+def _require_batches(service: Service, models: Sequence[str]) -> None:
+    """Raise unless rows can be passed on to the Batch APIs of these models.
+
+    Raises
+    ------
+    ConnectorError
+        The service cannot remember batches, or a provider takes none from it.
+    """
+    from llmhub.server.batch_provider import require_batch_api, require_provider_batches  # noqa: PLC0415 - for batches
+
+    require_provider_batches(service, "mode", "pass mode='live'")
+    for name in models:
+        require_batch_api(service, service.hub.target(name), "mode", "pass mode='live'")
 
 
 def bulk_lane(service: Service, context: RequestContext, counts: CallCounts) -> Middleware:

@@ -8,11 +8,12 @@ import pickle
 import socket
 import threading
 from collections import Counter
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass
+from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import pandas as pd
 import pyarrow as pa
@@ -22,19 +23,25 @@ from returns.result import Failure, Result, Success
 
 import llmhub
 from llmhub.api import acomplete_table, complete_series, stream_table
+from llmhub.cache.sqlite_access import open_sqlite_access
 from llmhub.cli import main
 from llmhub.core.errors import AuthFailed, LLMError, Overloaded
 from llmhub.hub import Hub, PortableHub
 from llmhub.server.access import Caller
+from llmhub.server.access_settings import AccessSettings
 from llmhub.server.context import RequestContext
-from llmhub.server.key_access import token_of
+from llmhub.server.key_access import KeyAccess, token_of
 from llmhub.server.lanes import Lanes
 from llmhub.server.routes import HttpRoute
 from llmhub.server.running import RunningService
-from llmhub.server.server_settings import RunSettings
+from llmhub.server.server_settings import BatchSettings, RunSettings
 from llmhub.server.service import Service
-from llmhub.sim import Latency, Simulator, SimulatorThread
+from llmhub.server.virtual_keys import KeyOptions, KeyRegistry
+from llmhub.sim import Latency, SimBatches, Simulator, SimulatorThread
 from llmhub.sim import serving as simulating
+from tests.server.test_batches_client import wait_for_spend
+from tests.server.test_runs import ask, decode, state_of, texts
+from tests.server.test_stress import until
 
 Serving = Callable[..., RunningService]
 ServeOn = Callable[..., AbstractContextManager[RunningService]]
@@ -302,7 +309,7 @@ class TestErrors:
         "options",
         [
             {"n_jobs": 2},
-            {"mode": "batch"},
+            {"poll_s": 1.0},
             {"engine": "dask"},
             {"max_turns": 2},
             {"sink": "out", "n_jobs": 2},
@@ -350,3 +357,106 @@ class TestKey:
         carried = pickle.loads(pickle.dumps(PortableHub(Hub(service=url, service_key=KEY)))).hub
         assert carried.service_key.reveal() == KEY
         assert KEY not in caplog.text
+
+
+class TestBatches:
+    """``mode="batch"`` is a run of that mode at the service, which sends the rows to the provider's Batch API."""
+
+    OPTIONS: Final[Mapping[str, Any]] = {"model": [MODEL, OTHER], "mode": "batch", "progress": False}
+
+    def test_results_and_plan_are_those_of_a_batch_here(
+        self, serve_on: ServeOn, frame: pd.DataFrame, tmp_path: Path
+    ) -> None:
+        with (
+            simulating(Simulator(batches=SimBatches(duration_s=3600.0))) as provider,
+            serve_on(
+                provider.url,
+                hub={"cache": llmhub.DiskCache(tmp_path / "served.db")},
+                batches=BatchSettings(provider_poll_s=0.02),
+            ) as running,
+            Hub(service=running.url) as hub,
+            Hub(simulator=provider.url, cache=llmhub.DiskCache(tmp_path / "here.db")) as here,
+        ):
+            table = pa.Table.from_pandas(frame[["text"]])
+            plan = frame.llm.plan("Say {text}", hub=hub, **self.OPTIONS)
+            assert (plan.mode, plan.calls) == ("batch", 4)
+            job = llmhub.submit(
+                table,
+                "Say {text}",
+                hub=hub,
+                late="error",
+                deadline="20h",
+                **self.OPTIONS,
+            )
+            assert until(lambda: len(provider.batches()) == 2)
+            (listed,) = decode(ask(running.url, "GET", "/v1/runs")[2])["data"]
+            assert (listed["mode"], listed["state"]) == ("batch", "running")
+            provider.advance_clock(4000.0)
+            results = job.result(20)
+            local = llmhub.submit(table, "Say {text}", hub=here, poll_s=0.02, **self.OPTIONS)
+            assert until(lambda: len(provider.batches()) == 4)
+            provider.advance_clock(4000.0)
+            expected = local.result(20)
+            again = llmhub.complete_table(table, "Say {text}", hub=hub, **self.OPTIONS)
+        assert [each for each in results.column("mode").to_pylist() if each] == ["batch"] * 4
+        assert results.schema.equals(expected.schema)
+        for name in (*SAME, "mode"):
+            assert results.column(name).to_pylist() == expected.column(name).to_pylist(), name
+        assert again.column("cache_hit").to_pylist().count(True) == 4
+
+    def test_stopped_batch_is_cancelled_at_its_provider(self, serve_on: ServeOn, tmp_path: Path) -> None:
+        with (
+            simulating(Simulator(batches=SimBatches(duration_s=3600.0))) as provider,
+            serve_on(
+                provider.url,
+                hub={"cache": llmhub.DiskCache(tmp_path / "served.db")},
+                batches=BatchSettings(provider_poll_s=0.02),
+            ) as running,
+            Hub(service=running.url) as hub,
+        ):
+            job = llmhub.submit(pa.table({"text": ["a", "b"]}), "Say {text}", hub=hub, model=MODEL, mode="batch")
+            assert until(lambda: len(provider.batches()) == 1)
+            job.stop()
+            table = job.result(20)
+        assert set(table.column("status").to_pylist()) == {"cancelled"}
+
+    def test_what_a_service_cannot_do_is_refused_with_the_remedy(self, serving: Serving, frame: pd.DataFrame) -> None:
+        url = serving().url
+        with Hub(service=url) as hub:
+            for options, message in (
+                ({}, "needs a cache with a ledger.*pass mode='live'"),
+                ({"sink": "out", "mode": "batch"}, "sent to the service one by one; omit it"),
+                ({"batch_storage": "s3://bucket"}, "has no object storage.*without a service, or omit it"),
+                ({"n_jobs": 2}, "the service sends the rows.*omit it"),
+                ({"engine": "ray"}, "the service sends the rows.*omit it"),
+            ):
+                with pytest.raises(llmhub.ConnectorError, match=message):
+                    llmhub.complete_table(frame, "Say {text}", hub=hub, **{**self.OPTIONS, **options})
+        status, _, body = ask(url, "POST", "/v1/tables", texts(1), model=MODEL, prompt="hi", mode="batch")
+        assert (status, b"begin a run (POST /v1/runs)" in body) == (400, True)
+
+    def test_key_pays_for_a_batch_that_the_next_process_collects(self, serve_on: ServeOn, tmp_path: Path) -> None:
+        with closing(open_sqlite_access(tmp_path / "keys.db")) as store:
+            key = KeyRegistry(store).create(KeyOptions(budget_usd=Decimal("0.00006")))
+
+        def serve(url: str) -> AbstractContextManager[RunningService]:
+            access = KeyAccess(AccessSettings(keys=True), open_sqlite_access(tmp_path / "keys.db"))
+            hub = {"cache": llmhub.DiskCache(tmp_path / "served.db")}
+            return serve_on(url, access=access, hub=hub, batches=BatchSettings(provider_poll_s=0.02))
+
+        fields = {"model": MODEL, "prompt": "Say {text}", "mode": "batch", "max_tokens": 20}
+        with simulating(Simulator(batches=SimBatches(duration_s=3600.0))) as provider:
+            with serve(provider.url) as first:
+                run = decode(ask(first.url, "POST", "/v1/runs", texts(12), key=key.token, **fields)[2])
+                assert until(lambda: len(provider.batches()) == 1)
+            provider.advance_clock(4000.0)
+            with serve(provider.url) as second:
+                assert until(lambda: state_of(second.url, run["id"], key.token)["state"] == "done")
+                state = state_of(second.url, run["id"], key.token)
+                access = second.service.access
+                assert isinstance(access, KeyAccess)
+                spent = wait_for_spend(access, key.key.id)
+            assert (len(provider.batches()), set(provider.batch_rows().values())) == (1, {1})
+        (model,) = state["models"]
+        assert model["ok"] > 0 < model["over_budget"]
+        assert spent == state["spent_usd"] <= Decimal("0.00006")
