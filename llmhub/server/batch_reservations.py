@@ -20,7 +20,7 @@ from llmhub.server.service import Service
 
 @dataclass(slots=True)
 class BatchReservation:
-    """What is reserved for a row: at most ``max_cost``, in billionths of a dollar, in each budget."""
+    """A reservation for one row: at most ``max_cost``, in billionths of a dollar, in each budget."""
 
     max_cost: int = 0
     budgets: tuple[SharedBudget, ...] = ()

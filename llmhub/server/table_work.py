@@ -267,10 +267,10 @@ class _Window:
         arrived = asyncio.Event()
 
         def on_result(event: ResultEvent) -> None:
-            if run.options.mode == "batch" and isinstance(event, tuple) and _is_pending(event[1]):
-                return  # it is in a batch, which will answer it
-            if reservations is not None and isinstance(event, tuple):
-                reservations.settle(event[0], as_answer(event[1]))
+            if isinstance(event, tuple) and run.options.mode == "batch":
+                if _is_pending(event[1]):
+                    return  # the batch that it is in will answer it
+                self._settle(reservations, *event[:2])
             events.append(event)
             begun.missing -= 1 if isinstance(event, tuple) else len(event.positions)
             arrived.set()
@@ -311,8 +311,17 @@ class _Window:
             if not sending.done():
                 sending.cancel()
                 await asyncio.wait([sending])
-            if reservations is not None:
-                reservations.release()
+            self._settle(reservations)
+
+    @staticmethod
+    def _settle(reservations: BatchReservations | None, position: int = -1, outcome: RowOutcome | None = None) -> None:
+        """Settle the reservation of a row; without a position, release all that are left."""
+        if reservations is None:
+            return
+        if position < 0:
+            reservations.release()
+        elif outcome is not None:
+            reservations.settle(position, as_answer(outcome))
 
     def _reservations(self, on_result: Callable[[ResultEvent], None]) -> BatchReservations | None:
         """Return the reservations of a block in the budgets of its key, if it is sent in batches."""
