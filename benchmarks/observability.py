@@ -22,6 +22,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
 
@@ -55,11 +57,12 @@ def logs() -> Stop:
     return llmhub.logging.configure("info", json=True, stream=io.StringIO())
 
 
-def traces(ratio: float) -> Callable[[], Stop]:
+def traces(ratio: float, *, metrics: bool = False) -> Callable[[], Stop]:
     def start() -> Stop:
         provider = TracerProvider()
         provider.add_span_processor(BatchSpanProcessor(Discard()))
-        undo = llmhub.tracing.configure(tracer_provider=provider, ratio=ratio, metrics=False)
+        meters = MeterProvider([InMemoryMetricReader()]) if metrics else None
+        undo = llmhub.tracing.configure(tracer_provider=provider, meter_provider=meters, ratio=ratio, metrics=metrics)
 
         def stop() -> None:
             undo()
@@ -87,6 +90,7 @@ ARMS: dict[str, Callable[[], Stop]] = {
     "traces 0 %": traces(0.0),
     "traces 10 %": traces(0.1),
     "traces 100 %": traces(1.0),
+    "with its metrics": traces(0.1, metrics=True),
     "logs": logs,
     "everything": everything,
 }
@@ -194,7 +198,7 @@ def main() -> None:
     scrape = bench_scrape(arguments.scrapes)
     for name, figures in cost.items():
         print(
-            f"{name:14}{figures['cpu_us_per_row']:8.1f} us of CPU a row  {figures['more_cpu_us']:+7.1f} us"
+            f"{name:17}{figures['cpu_us_per_row']:8.1f} us of CPU a row  {figures['more_cpu_us']:+7.1f} us"
             f"{figures['more_cpu']:+8.1%}"
         )
     for name, value in scrape.items():

@@ -34,7 +34,7 @@ from llmhub.core.types import (
     ToolCall,
     ToolResult,
 )
-from llmhub.engine.call import Call
+from llmhub.engine.call import Answer, Call
 from llmhub.engine.observer import (
     NS_PER_S,
     OBSERVED_CALL,
@@ -145,8 +145,13 @@ def configure(
         recorder = _Metrics(provider.get_meter(SCOPE, schema_url=version.schema_url or None), version)
     tracing = _Tracing(tracer, version, recorder, ratio=ratio, with_content=content)
     observe = tracing.observe
-    # Metrics are of all calls; spans alone are only made of those that are sampled.
-    unsubscribe = subscribe(observe, sampler=tracing.sampler if recorder is None and ratio < 1 else None)
+    sampled = ratio < 1
+    unsubscribe = subscribe(
+        observe,
+        # Metrics are of all calls, spans of those that are sampled.
+        on_answer=tracing.record_answer if sampled and recorder is not None else None,
+        sampler=tracing.sampler if sampled else None,
+    )
 
     def undo() -> None:
         if _CONFIGURED.undo is not undo:
@@ -303,6 +308,10 @@ class _Tracing:
                 self.dispatcher(event)
             elif kind is CallFinished:
                 self._calls.pop(call_id, None)
+
+    def record_answer(self, call: Call, answer: Answer, _queue_s: float) -> None:
+        """Queue a call that is not traced, for the metrics of its only request."""
+        self.dispatcher(RequestFinished(0, 1, call, answer, 0, int((answer.latency_s or 0.0) * NS_PER_S)))
 
     def _has_parent(self) -> bool:
         """Return whether the current task works within a span of the program, or of an incoming request."""

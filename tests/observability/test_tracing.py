@@ -327,10 +327,13 @@ def test_calls_belong_to_the_trace_of_an_incoming_request(hub: llmhub.Hub, local
     assert local.spans("call ")[0].parent.span_id == server.context.span_id
 
 
-def test_traces_are_sampled_by_ratio(collector: Collector, configure: Any, scripted: Any, replies: Any) -> None:
+@pytest.mark.parametrize("metrics", [False, True])
+def test_traces_are_sampled_by_ratio(
+    collector: Collector, configure: Any, scripted: Any, replies: Any, metrics: bool
+) -> None:
     served = scripted([replies.answer()])
     endpoint = llmhub.Endpoint(base_url=served.url, api_key="k")
-    undo = configure(collector.url, ratio=0.0, metrics=False)
+    undo = configure(collector.url, ratio=0.0, metrics=metrics)
     with llmhub.Hub(endpoints={"openai": endpoint}) as hub:
         llmhub.complete("hi", model=MODEL, hub=hub)
     undo()
@@ -338,7 +341,7 @@ def test_traces_are_sampled_by_ratio(collector: Collector, configure: Any, scrip
     flags = re.search(rb"traceparent: 00-[0-9a-f]{32}-[0-9a-f]{16}-([0-9a-f]{2})\r", served.requests[0])
     assert flags is not None
     assert not int(flags[1], 16) & 1
-    undo = configure(collector.url, ratio=0.5, metrics=False)
+    undo = configure(collector.url, ratio=0.5, metrics=metrics)
     with llmhub.Hub(endpoints={"openai": endpoint}) as hub:
         llmhub.complete_table({"t": list(range(200))}, "{t}", model=MODEL, hub=hub, progress=False)
     undo()
@@ -348,6 +351,12 @@ def test_traces_are_sampled_by_ratio(collector: Collector, configure: Any, scrip
     flags_of_run = [re.search(rb"traceparent: 00-\S+-(\d\d)\r", request) for request in served.requests[1:]]
     traced = [flags for flags in flags_of_run if flags is not None and int(flags[1], 16) & 1]
     assert (len(traced), len(flags_of_run)) == (len(calls), 200)
+    # Metrics are of all requests.
+    if metrics:
+        durations = collector.metrics["gen_ai.client.inference.duration"].histogram.data_points
+        assert sum(point.count for point in durations) == 200
+    else:
+        assert not collector.metrics
 
 
 def test_log_lines_name_the_trace(
