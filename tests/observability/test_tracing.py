@@ -21,7 +21,7 @@ from opentelemetry import trace
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
-from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.sdk.trace.sampling import DEFAULT_ON, TraceIdRatioBased
@@ -31,7 +31,7 @@ from llmhub.core.errors import BadRequestError
 from llmhub.engine.observer import CALL_ORIGIN, CallOrigin
 from llmhub.observability import semantic_conventions as names
 from llmhub.providers.registry import PROVIDERS
-from llmhub.sim import SimulatorThread
+from llmhub.sim import Simulator, SimulatorThread, serving
 
 MODEL = "openai/gpt-4o-mini"
 QUICK = llmhub.Retry(base_s=0.002, cap_s=0.002)
@@ -165,10 +165,64 @@ class Local:
         return [span for span in self.exporter.get_finished_spans() if span.name.startswith(prefix)]
 
 
-@pytest.fixture(params=[DEFAULT_ON, TraceIdRatioBased(1.0)], ids=["late", "early"])
+class NotedStarts(SpanProcessor):
+    """A processor that looks at spans when they begin, as those that copy baggage into attributes do."""
+
+    def __init__(self) -> None:
+        self.names: list[str] = []
+
+    def on_start(self, span: Any, parent_context: Any = None) -> None:
+        self.names.append(span.name)
+
+
+def made_ended() -> Local:
+    return Local(TracerProvider(sampler=DEFAULT_ON))
+
+
+def made_late() -> Local:
+    made = made_ended()
+    made.provider.add_span_processor(NotedStarts())
+    return made
+
+
+def made_early() -> Local:
+    return Local(TracerProvider(sampler=TraceIdRatioBased(1.0)))
+
+
+WAYS = [made_ended, made_late, made_early]
+
+
+@pytest.fixture(params=WAYS)
 def local(request: pytest.FixtureRequest) -> Local:
-    """Return an exporter for spans that are made when they end, or, as any other sampler needs, when they begin."""
-    return Local(TracerProvider(sampler=request.param))
+    """Return an exporter for spans that are made ended, late, or, as other samplers need, when they begin."""
+    made: Local = request.param()
+    return made
+
+
+def test_spans_do_not_depend_on_when_they_are_made(configure: Any) -> None:
+    def normal(span: Any, by_id: dict[int, str]) -> tuple[Any, ...]:
+        changing = ("llmhub.run_id", "server.port", "gen_ai.response.id")
+        attributes = {name: value for name, value in span.attributes.items() if name not in changing}
+        parent = by_id[span.parent.span_id] if span.parent else ""
+        scope, resource = span.instrumentation_scope, dict(span.resource.attributes)
+        resource.pop("service.instance.id", None)
+        status, flags = span.status.status_code, int(span.context.trace_flags)
+        return span.name, parent, span.kind, status, sorted(attributes.items()), flags, scope, resource
+
+    seen = []
+    for way in WAYS:
+        local = way()
+        configure(tracer_provider=local.provider, metrics=False, content=True)
+        with serving(Simulator(seed=7)) as simulator, llmhub.Hub(simulator=simulator.url, retry=QUICK) as hub:
+            for text in ("hi", "[[sim:500 once]] hi", "[[sim:400]] hi"):
+                llmhub.try_complete(text, model=MODEL, hub=hub)
+        spans = local.spans()
+        by_id = {span.context.span_id: span.name for span in spans}
+        kept = [span for span in spans if not span.name.startswith("wait")]
+        assert all(span.start_time <= span.end_time for span in spans)
+        seen.append([normal(span, by_id) for span in kept])
+    assert seen[0] == seen[1] == seen[2]
+    assert len(seen[0]) == 3 + 4
 
 
 @pytest.fixture
