@@ -7,7 +7,7 @@ import gc
 import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AsyncExitStack, contextmanager
+from contextlib import AsyncExitStack, contextmanager, suppress
 from functools import partial
 from types import FrameType
 from typing import Any, Final
@@ -27,6 +27,8 @@ BACKLOG: Final = 4096
 """Connections that wait to be accepted: clients open a thousand at once."""
 LINGERING_TIME_S: Final = 1.0
 """Longest wait for the rest of a body that was refused."""
+ACCEPTING_CYCLES: Final = 4
+"""Cycles of the event loop after which a server knows of a connection that was accepted."""
 CLOSE_TIMEOUT_S: Final = 2.0
 """Longest wait for connections whose requests were cancelled."""
 
@@ -100,8 +102,7 @@ class RunningService:
         """
         service = self.service
         service.begin_drain()
-        for site in list(self._runner.sites):
-            await site.stop()
+        await _stop_listening(self._runner)
         is_idle = await self._wait_idle() if drain else not service.active_requests
         service.stop.request()
         service.stop.request()
@@ -109,6 +110,24 @@ class RunningService:
         await self._stack.aclose()
         service.state = "stopped"
         return is_idle
+
+
+async def _stop_listening(runner: web.AppRunner) -> None:
+    """Accept no more connections.
+
+    A server that is closed while it accepts a connection does not close that one (CPython issue 109564), so it learns
+    of those that it has accepted first.
+    """
+    loop = asyncio.get_running_loop()
+    for site in runner.sites:
+        server: Any = site._server  # noqa: SLF001 - there is no other way to its sockets
+        for listening in server.sockets:
+            with suppress(NotImplementedError, RuntimeError):  # of other event loops
+                loop.remove_reader(listening.fileno())
+    for _ in range(ACCEPTING_CYCLES):
+        await asyncio.sleep(0)
+    for site in list(runner.sites):
+        await site.stop()
 
 
 async def start(service: Service, groups: Sequence[RouteGroup] = GROUPS) -> RunningService:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import http.client
 import json
 import signal
+import socket
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -17,12 +19,14 @@ from returns.result import Failure, Result
 
 from llmhub.core.errors import AuthFailed, BadRequestError, LLMError, RateLimited, TimedOut, to_exception
 from llmhub.engine.event_loop import submit
-from llmhub.server.access import Caller
+from llmhub.hub import Hub
+from llmhub.server.access import Caller, OpenAccess
 from llmhub.server.app import json_response, read_json
 from llmhub.server.context import RequestContext
 from llmhub.server.groups import GROUPS
 from llmhub.server.routes import HttpRoute, RouteGroup
 from llmhub.server.running import RunningService
+from llmhub.server.running import serving as in_process
 from llmhub.server.server_settings import GrpcSettings, ServerSettings, parse_server_settings
 from llmhub.server.service import Service, open_service
 
@@ -222,6 +226,19 @@ class TestStopping:
         assert submit(running.stop()).result(10)
         client.join(10)
         assert (replies, drained) == ([200], [True])
+
+    def test_connections_that_are_being_accepted_are_closed(self) -> None:
+        for _ in range(10):
+            service = Service(Hub(endpoints={}, local_files=False), ServerSettings(port=0), OpenAccess())
+            with in_process(service, ()) as running:
+                address = urlsplit(running.url)
+                clients = [socket.socket() for _ in range(20)]
+                for client in clients:
+                    client.setblocking(False)
+                    client.connect_ex((address.hostname or "", address.port or 0))
+            for client in clients:
+                client.close()
+        gc.collect()  # one that is left open is a warning here, and so an error
 
 
 class TestProcess:
