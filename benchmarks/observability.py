@@ -22,7 +22,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics import AlwaysOffExemplarFilter, MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
@@ -61,7 +61,7 @@ def traces(ratio: float, *, metrics: bool = False) -> Callable[[], Stop]:
     def start() -> Stop:
         provider = TracerProvider()
         provider.add_span_processor(BatchSpanProcessor(Discard()))
-        meters = MeterProvider([InMemoryMetricReader()]) if metrics else None
+        meters = MeterProvider([InMemoryMetricReader()], exemplar_filter=AlwaysOffExemplarFilter()) if metrics else None
         undo = llmhub.tracing.configure(tracer_provider=provider, meter_provider=meters, ratio=ratio, metrics=metrics)
 
         def stop() -> None:

@@ -34,7 +34,7 @@ from llmhub.core.types import (
     ToolCall,
     ToolResult,
 )
-from llmhub.engine.call import Answer, Call
+from llmhub.engine.call import Answer, Call, Target
 from llmhub.engine.observer import (
     NS_PER_S,
     OBSERVED_CALL,
@@ -68,6 +68,8 @@ __all__ = ["configure", "server_span"]
 SCOPE: Final = "llmhub"
 """Name of the instrumentation scope."""
 DEFAULT_RATIO: Final = 1.0
+MAX_ATTRIBUTE_SETS: Final = 1024
+"""Sets of attributes that are remembered: names of models come from clients of a service."""
 
 
 class _Configuration:
@@ -105,7 +107,8 @@ def configure(
     content
         Whether to record prompts and responses, redacted. They may hold personal data.
     metrics
-        Whether to record the metrics of the conventions too.
+        Whether to record the metrics of the conventions too, of all calls. Where few calls are traced, this costs more
+        than the traces.
     conventions
         Version of the semantic conventions: ``"development"`` or ``"1.41"``.
     tracer_provider, meter_provider
@@ -139,10 +142,12 @@ def configure(
     tracer = tracer_provider.get_tracer(SCOPE, schema_url=version.schema_url or None)
     recorder = None
     if metrics:
-        provider = meter_provider
+        provider, is_ready = meter_provider, _always
         if provider is None:
-            provider = import_optional("opentelemetry.metrics", "otel").get_meter_provider()
-        recorder = _Metrics(provider.get_meter(SCOPE, schema_url=version.schema_url or None), version)
+            api_metrics = import_optional("opentelemetry.metrics", "otel")
+            provider = api_metrics.get_meter_provider()
+            is_ready = _is_set(api_metrics, provider)
+        recorder = _Metrics(provider.get_meter(SCOPE, schema_url=version.schema_url or None), version, is_ready)
     tracing = _Tracing(tracer, version, recorder, ratio=ratio, with_content=content)
     observe = tracing.observe
     sampled = ratio < 1
@@ -186,7 +191,9 @@ def _otlp_providers(endpoint: str, headers: Mapping[str, str] | None, *, with_me
     otlp_metrics = import_optional("opentelemetry.exporter.otlp.proto.http.metric_exporter", "otel")
     sent_to = otlp_metrics.OTLPMetricExporter(endpoint=f"{base}/v1/metrics", headers=dict(headers or {}))
     reader = readers.PeriodicExportingMetricReader(sent_to)
-    return provider, sdk_metrics.MeterProvider(metric_readers=[reader], resource=resource)
+    # What a thread records belongs to no span, so that there are no exemplars to look for.
+    exemplars = sdk_metrics.AlwaysOffExemplarFilter()
+    return provider, sdk_metrics.MeterProvider([reader], resource=resource, exemplar_filter=exemplars)
 
 
 def is_configured() -> bool:
@@ -246,6 +253,24 @@ def _never() -> bool:
     return False
 
 
+def _always() -> bool:
+    return True
+
+
+def _is_set(api_metrics: Any, provider: Any) -> Callable[[], bool]:
+    """Return a function that returns whether the program has set up a provider of meters.
+
+    Until then ``provider`` stands for the one to come, and what is recorded is lost.
+    """
+    if not type(provider).__name__.startswith("_Proxy"):
+        return _always
+    return lambda: api_metrics.get_meter_provider() is not provider
+
+
+def _nothing() -> None:
+    return
+
+
 def _unsampled_headers() -> dict[str, str]:
     ids = f"{random.getrandbits(192):048x}"
     return {"traceparent": f"00-{ids[:32]}-{ids[32:]}-00"}
@@ -265,7 +290,7 @@ class _Tracing:
         self._spans: Spans = LateSpans(tracer) if has_late_spans(tracer) else Spans(tracer)
         self._calls: dict[int, Any] = {}
         self._requests: dict[tuple[int, int], Any] = {}
-        self.dispatcher = Dispatcher(self._complete)
+        self.dispatcher = Dispatcher(self._complete, recorder.pass_on if recorder is not None else _nothing)
 
     # On the event loop
 
@@ -300,7 +325,7 @@ class _Tracing:
             self._begin_request(cast("RequestStarted", event))
         elif kind is RequestFinished:
             request = cast("RequestFinished", event)
-            if self._recorder is not None or (request.call_id, request.number) in self._requests:
+            if self._is_recording() or (request.call_id, request.number) in self._requests:
                 self.dispatcher(request)
         elif kind is CallFinished or kind is Waited:
             call_id = cast("CallFinished | Waited", event).call_id
@@ -311,7 +336,12 @@ class _Tracing:
 
     def record_answer(self, call: Call, answer: Answer, _queue_s: float) -> None:
         """Queue a call that is not traced, for the metrics of its only request."""
+        if not self._is_recording():
+            return
         self.dispatcher(RequestFinished(0, 1, call, answer, 0, int((answer.latency_s or 0.0) * NS_PER_S)))
+
+    def _is_recording(self) -> bool:
+        return self._recorder is not None and self._recorder.is_ready()
 
     def _has_parent(self) -> bool:
         """Return whether the current task works within a span of the program, or of an incoming request."""
@@ -352,7 +382,7 @@ class _Tracing:
     def _complete(self, event: Event, cost_nano_usd: int | None) -> None:
         match event:
             case RequestFinished():
-                if self._recorder is not None:
+                if self._recorder is not None and self._recorder.is_ready():
                     self._recorder.record(event)
                 span = self._requests.pop((event.call_id, event.number), None)
                 if span is not None:
@@ -402,9 +432,14 @@ def _current_context() -> Callable[[], Any]:
 
 
 class _Metrics:
-    """The metrics of the conventions."""
+    """The metrics of the conventions.
 
-    def __init__(self, meter: Any, version: Conventions) -> None:
+    Counters are added to once for many requests. Histograms take each value by itself, which is most of the cost.
+    """
+
+    def __init__(self, meter: Any, version: Conventions, is_ready: Callable[[], bool]) -> None:
+        self.is_ready = is_ready
+
         def histogram(name: str, unit: str, bounds: tuple[float, ...]) -> Any:
             return meter.create_histogram(name, unit=unit, explicit_bucket_boundaries_advisory=bounds)
 
@@ -417,35 +452,62 @@ class _Metrics:
         self._histograms = {
             field: histogram(name, "{token}", names.TOKEN_BOUNDS) for field, name in version.token_histograms.items()
         }
+        self._totals: dict[tuple[str, int], int] = {}
+        self._attributes: dict[tuple[object, ...], tuple[Target, Attributes]] = {}
 
     def record(self, event: RequestFinished) -> None:
         """Record an HTTP request."""
-        attributes = target_attributes(event.call)
         _, error_type = outcome_labels(event.answer)
+        response = None
         if event.answer is not None and is_successful(event.answer.outcome):
             response = event.answer.outcome.unwrap()
-            if response.served_model:
-                attributes[names.RESPONSE_MODEL] = response.served_model
+        attributes = self._attributes_of(event.call, response.served_model if response else "", error_type)
+        if response is not None and event.answer is not None:
             self._record_tokens(response, attributes)
             if event.answer.ttft_s is not None:
                 self._first_chunk.record(event.answer.ttft_s, attributes)
-        if error_type:
-            attributes[names.ERROR_TYPE] = error_type
         self._duration.record((event.ended_ns - event.started_ns) / NS_PER_S, attributes)
 
+    def pass_on(self) -> None:
+        """Add what has been counted to the counters."""
+        by_id = {id(attributes): attributes for _, attributes in self._attributes.values()}
+        for (field, attributes_id), tokens in self._totals.items():
+            attributes = {**by_id[attributes_id], names.TOKEN_MODALITY: names.UNKNOWN_MODALITY}
+            self._counters[field].add(tokens, attributes)
+        self._totals.clear()
+        if len(self._attributes) > MAX_ATTRIBUTE_SETS:
+            self._attributes.clear()
+
+    def _attributes_of(self, call: Call, served_model: str, error_type: str) -> Attributes:
+        """Return the attributes of a request, the same object for the same attributes."""
+        vectors = call.embedding
+        kind = None if vectors is None else vectors.query is None
+        key = (id(call.target), kind, served_model, error_type)
+        known = self._attributes.get(key)
+        if known is None:
+            attributes = target_attributes(call)
+            if served_model:
+                attributes[names.RESPONSE_MODEL] = served_model
+            if error_type:
+                attributes[names.ERROR_TYPE] = error_type
+            # The target is kept, so that no other one gets its id.
+            known = self._attributes[key] = call.target, attributes
+        return known[1]
+
     def _record_tokens(self, response: CompletionResponse, attributes: Attributes) -> None:
-        with_modality = {**attributes, names.TOKEN_MODALITY: names.UNKNOWN_MODALITY}
-        for field, counter in self._counters.items():
-            tokens = getattr(response.usage, field)
+        usage, totals = response.usage, self._totals
+        for field in self._counters:
+            tokens = getattr(usage, field)
             if tokens:
-                counter.add(tokens, with_modality)
+                key = (field, id(attributes))
+                totals[key] = totals.get(key, 0) + tokens
         for field, histogram in self._histograms.items():
-            tokens = getattr(response.usage, field)
+            tokens = getattr(usage, field)
             if tokens is not None:
                 histogram.record(tokens, attributes)
         if self._token_usage:
             for token_type in ("input", "output"):
-                tokens = getattr(response.usage, f"{token_type}_tokens")
+                tokens = getattr(usage, f"{token_type}_tokens")
                 if tokens is not None:
                     self._token_usage.record(tokens, {**attributes, names.TOKEN_TYPE: token_type})
 

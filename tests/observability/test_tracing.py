@@ -462,3 +462,29 @@ def test_the_extra_is_named_when_it_is_missing() -> None:
     )
     completed = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert "pip install 'llmhub[otel]'" in completed.stdout
+
+
+def test_metrics_begin_once_the_program_has_a_provider_of_meters(simulator: SimulatorThread) -> None:
+    """In a process of its own: a process has one provider of meters, and keeps it."""
+    code = f"""
+import llmhub
+from opentelemetry import metrics
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+from opentelemetry.sdk.trace import TracerProvider
+llmhub.tracing.configure(tracer_provider=TracerProvider())
+reader = InMemoryMetricReader()
+with llmhub.Hub(simulator={simulator.url!r}) as hub:
+    llmhub.complete("before", model="{MODEL}", hub=hub)
+    llmhub.observability.flush()
+    metrics.set_meter_provider(MeterProvider([reader]))
+    for text in ("hi", "hi there"):
+        llmhub.complete(text, model="{MODEL}", hub=hub)
+llmhub.observability.flush()
+found = reader.get_metrics_data().resource_metrics[0].scope_metrics[0].metrics
+points = {{metric.name: metric.data.data_points[0] for metric in found}}
+prefix = "gen_ai.client.inference."
+print(points[prefix + "duration"].count, points[prefix + "usage.output_tokens"].value > 10)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stdout.split() == ["2", "True"], done.stderr
