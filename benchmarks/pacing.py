@@ -5,8 +5,8 @@ refusals at the start or in the middle, random refusals, limits that are raised 
 without ``Retry-After`` and rate-limit headers; refusals that take a moment or a second), sends rows to each through the
 real limiter and retries on a virtual clock, and compares the time with that of an oracle. The oracle knows the model
 of the server and its parameters, but not its dice: of refusals at random it knows the share, not which requests they
-hit, so it sends as many more requests, and waits for the row that is hit most often in a row, as long as the retry
-policy and ``Retry-After`` ask. It needs the workers that llmhub has.
+hit, so it sends as many more requests, and a refused row waits, and keeps its worker, as long as the retry policy and
+``Retry-After`` ask; the row that is hit most often in a row is waited for. It has the workers that llmhub has.
 
 Two bars are counted: scenarios that take more than three times the oracle's time, start included, and those that use
 less than 0.8 of the oracle's rate once there was time to find it. ``--shares`` prints that share for each scenario: the
@@ -50,6 +50,10 @@ from llmhub.engine.retry import Retry, retry_middleware
 from llmhub.providers.registry import PROVIDERS
 
 WORKERS = 64
+MIN_WINDOWS = 8
+"""Windows in a run whose rate is compared with the oracle's."""
+MEAN_BACKOFF_S = 0.875 * 0.5
+"""Mean delay of the default retry policy before the second attempt."""
 LATENCY_SIGMA = 0.3
 """Spread of the log-normal latency."""
 TARGET = Target(PROVIDERS["openai"], Endpoint(), "m", "openai/m")
@@ -451,6 +455,12 @@ class Traits:
         """The rate at which all workers are busy."""
         return WORKERS / (self.latency_s * 1.05)
 
+    @property
+    def busy_rate_with_refusals(self) -> float:
+        """The same where a share is refused at random: a row keeps its worker until the retry policy sends it again."""
+        refusal_s = self.refusal_s + max(MEAN_BACKOFF_S, self.retry_after_s or 0.0)
+        return WORKERS / (self.latency_s * 1.05 + self.share / (1 - self.share) * refusal_s)
+
     def ideal_s(self, rows: int | None = None) -> float:
         """Return the oracle's time with the bucket."""
         return ideal_s(self.rows if rows is None else rows, self.latency_s, self.rate, self.burst)
@@ -470,7 +480,8 @@ def _windowed(traits: Traits) -> Member:
     rows = min(3_000, max(traits.rows, requests * 4))
     window = FixedWindow if traits.kind == "fixed" else SlidingWindow
     oracle_s = max(ideal_s(rows, traits.latency_s), (rows - 1) // requests * traits.window_s * 0.999)
-    rate = min(requests / traits.window_s, traits.busy_rate)
+    # Fewer windows show no rate: an oracle would use one at once, and wait for the next.
+    rate = min(requests / traits.window_s, traits.busy_rate) if rows >= MIN_WINDOWS * requests else math.inf
     return f"{requests} in {traits.window_s:g} s", partial(window, requests, traits.window_s), rows, oracle_s, rate
 
 
@@ -494,8 +505,8 @@ def _down(traits: Traits) -> Member:
 def _random(traits: Traits) -> Member:
     rows, share = 3_000, traits.share
     chain_s = longest_chain_s(rows, share, traits.refusal_s, traits.retry_after_s)
-    oracle_s = ideal_s(rows, traits.latency_s) / (1 - share) + chain_s
-    return f"{share:.1%}", partial(RandomRefusals, share), rows, oracle_s, traits.busy_rate * (1 - share)
+    rate = traits.busy_rate_with_refusals
+    return f"{share:.1%}", partial(RandomRefusals, share), rows, rows / rate + traits.latency_s + chain_s, rate
 
 
 def _changed(traits: Traits) -> Member:
@@ -524,15 +535,16 @@ def _down_and_limited(traits: Traits) -> Member:
 
 
 def _random_and_limited(traits: Traits) -> Member:
-    words, bucket, rows, limited_s, rate = _limited(traits)
-    share = traits.share
+    words, bucket, rows, _, _ = _limited(traits)
+    share, busy_rate = traits.share, traits.busy_rate_with_refusals
     chain_s = longest_chain_s(rows, share, traits.refusal_s, traits.retry_after_s)
+    limited_s = (rows - traits.burst) / traits.rate / (1 - share)
     return (
         f"{share:.1%}, {words}",
         lambda: All((RandomRefusals(share), bucket())),
         rows,
-        limited_s / (1 - share) + chain_s,
-        rate * (1 - share),
+        max(rows / busy_rate, limited_s) + traits.latency_s + chain_s,
+        min(traits.rate * (1 - share), busy_rate),
     )
 
 
