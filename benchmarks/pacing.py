@@ -6,7 +6,8 @@ without ``Retry-After`` and rate-limit headers; refusals that take a moment or a
 real limiter and retries on a virtual clock, and compares the time with that of an oracle. The oracle knows the model
 of the server and its parameters, but not its dice: of refusals at random it knows the share, not which requests they
 hit, so it sends as many more requests, and a refused row waits, and keeps its worker, as long as the retry policy and
-``Retry-After`` ask; the row that is hit most often in a row is waited for. It has the workers that llmhub has.
+``Retry-After`` ask; the row that is hit most often in a row is waited for. Of an outage in the middle it does not know
+the beginning. It has the workers that llmhub has.
 
 Two bars are counted: scenarios that take more than three times the oracle's time, start included, and those that use
 less than 0.8 of the oracle's rate once there was time to find it. ``--shares`` prints that share for each scenario: the
@@ -499,6 +500,8 @@ def _down(traits: Traits) -> Member:
     if traits.kind == "startup":
         return words, partial(Outage, 0.0, refusing_s), rows, refusing_s + busy_s, traits.busy_rate
     lost_s = refusing_s + traits.refusal_s if busy_s > refusing_s else 0.0
+    if lost_s and traits.latency_s <= refusing_s:  # it catches all workers
+        lost_s += max(MEAN_BACKOFF_S, traits.retry_after_s or 0.0)
     return words, partial(Outage, refusing_s, 2 * refusing_s), rows, busy_s + lost_s, math.inf
 
 
@@ -612,7 +615,9 @@ class AimdState(NamedTuple):
     probe_until: float = -math.inf
 
 
-def _aimd_on_success(state: AimdState, _now: float, _sent_at: float, _in_flight: int) -> AimdState:
+def _aimd_on_success(
+    state: AimdState, _now: float, _sent_at: float, _in_flight: int, _others: int | None = None
+) -> AimdState:
     return state._replace(window=min(1024.0, state.window + (1.0 if state.is_slow_start else 1 / state.window)))
 
 

@@ -118,6 +118,8 @@ class RefusedRequest(NamedTuple):
         Requests sent so far, and those in flight now.
     retry_after_s
         When the provider asked to be tried again.
+    others
+        Requests that were in flight when it was sent; ``None`` if that is not known.
     """
 
     sent_at: float
@@ -125,6 +127,7 @@ class RefusedRequest(NamedTuple):
     sent: float
     in_flight: int
     retry_after_s: float | None = None
+    others: int | None = None
 
 
 class Mark(NamedTuple):
@@ -355,12 +358,17 @@ def on_pace_wait(state: AdaptiveState) -> AdaptiveState:
     return state._replace(idle_requests=0) if state.idle_requests else state
 
 
-def on_success(state: AdaptiveState, now: float, sent_at: float, in_flight: int) -> AdaptiveState:
-    """Return the state after an answer, or a failure other than a refusal, with so many calls still in flight."""
+def on_success(
+    state: AdaptiveState, now: float, sent_at: float, in_flight: int, others: int | None = None
+) -> AdaptiveState:
+    """Return the state after an answer, or a failure other than a refusal, with so many calls still in flight.
+
+    ``others`` is the number of calls that were in flight when it was sent.
+    """
     if now < state.probe_until and sent_at > state.episode_start:
         state = state._replace(probe_until=-inf)
     if state.window >= MAX_IN_FLIGHT:
-        if state.pace is None or in_flight < state.last_height:
+        if state.pace is None or (in_flight if others is None else others) < state.last_height:
             return state
         return state._replace(
             successes_above=state.successes_above + 1,
@@ -540,9 +548,14 @@ def _crowd_share(state: AdaptiveState) -> float:
     return CROWD_SHARE + state.noise / 2
 
 
+def _height(refusal: RefusedRequest) -> int:
+    """Return how many calls were in flight that a refused one would have been added to."""
+    return refusal.in_flight if refusal.others is None else refusal.others
+
+
 def _note_height(state: AdaptiveState, refusal: RefusedRequest) -> AdaptiveState:
     """Store how many calls were in flight, and whether it was as many as last time."""
-    height = refusal.in_flight
+    height = _height(refusal)
     is_same = height >= 1 and abs(height - state.last_height) <= height / 20
     same_height = state.same_height + 1 if is_same else min(state.same_height, 0)
     return state._replace(last_height=height, same_height=same_height, successes_above=0)
@@ -639,7 +652,7 @@ def _measure_rate(
     if accepted >= SUCCESSES_ABOVE:
         state = _note_height(state, refusal)
     if state.same_height >= SAME_HEIGHT_REPEATS:
-        height = max(MIN_IN_FLIGHT, float(refusal.in_flight))
+        height = max(MIN_IN_FLIGHT, float(_height(refusal)))
         probe_after = max(MIN_PROBE_AFTER, 4 * height)
         return _without_pace(state, now)._replace(
             window=height, ceiling=height, probe_after=probe_after, successes=0, episode_start=now

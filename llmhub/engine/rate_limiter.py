@@ -146,12 +146,15 @@ class Permit(NamedTuple):
         All that had been booked at the target then, including it.
     least_tokens
         Tokens that the provider counts whatever is used; the rest of what was booked is refunded.
+    others
+        Calls that were in flight when it was granted.
     """
 
     granted_at: float
     cost: RateCost
     booked_total: RateCost
     least_tokens: float = 0.0
+    others: int = 0
 
 
 class Refusals(NamedTuple):
@@ -461,7 +464,7 @@ class RateLimiter:
         if error is not None and rate_limited:
             self._on_rate_limited(limiter, permit, now, answer.limits, error.retry_after_s)
         elif limiter.adaptive is not None and answer.attempts:
-            limiter.adaptive = on_success(limiter.adaptive, now, permit.granted_at, limiter.in_flight)
+            limiter.adaptive = on_success(limiter.adaptive, now, permit.granted_at, limiter.in_flight, permit.others)
         if self._waiting:
             self._admit_waiters()
 
@@ -491,7 +494,7 @@ class RateLimiter:
             limiter.adaptive = on_paced_request(adaptive, adaptive.pace, now)
         limiter.in_flight += 1
         limiter.booked = add_costs(limiter.booked, cost)
-        return Permit(now, cost, limiter.booked)
+        return Permit(now, cost, limiter.booked, others=limiter.in_flight - 1)
 
     def _admit_waiters(self) -> None:
         """Admit the calls that may be sent, first come first served, and set the timer for the next."""
@@ -632,6 +635,7 @@ class RateLimiter:
                 limiter.booked.requests,
                 limiter.in_flight,
                 retry_after_s,
+                permit.others,
             )
             limiter.adaptive, pause_s = on_rate_limited(before, now, refusal)
             if limiter.adaptive.episode_start != before.episode_start:

@@ -280,6 +280,14 @@ def test_concurrency_limit_is_found(concurrency: int, virtual: Any) -> None:
     assert provider.refused <= 0.02 * provider.answers
 
 
+@pytest.mark.parametrize("concurrency", [1, 2])
+def test_small_concurrency_limit_is_not_taken_for_a_rate(concurrency: int, virtual: Any) -> None:
+    """What is in flight when a refusal arrives is not what was in flight when the refused request was sent."""
+    options = {"refuses_in_s": 0.1, "error": RateLimited(retry_after_s=1.0)}
+    provider, elapsed_s, _ = run_saturated(virtual, 400, concurrency=concurrency, **options)
+    assert provider.answers >= 0.8 * concurrency * elapsed_s / (0.5 * 1.046)
+
+
 @pytest.mark.parametrize(("later_rate_per_s", "share"), [(10.0, 0.85), (30.0, 0.9), (80.0, 0.75)])
 def test_changed_limit_is_found_again(later_rate_per_s: float, share: float, virtual: Any) -> None:
     limit = [bucket(40.0, 80.0), bucket(later_rate_per_s, 2 * later_rate_per_s)]
