@@ -186,6 +186,8 @@ class BatchJobs:
 
     async def _tend(self, active: ActiveBatch) -> None:
         """Keep the lock of a batch that this process executes, store its progress, and see its end."""
+        if active.batch.status in ENDED:
+            return  # its lock is about to be released
         if time.time() > active.batch.expires_at:
             self._end_early(active, "expired")
         if await run_in_thread(active.lock.renew):
@@ -267,8 +269,10 @@ class BatchJobs:
                 active, [BatchProblem(code="server_error", message="the log of the service has the cause")]
             )
         finally:
-            await asyncio.shield(run_in_thread(self._leave_off, active))
-            self.active.pop(batch.id, None)
+            try:
+                await asyncio.shield(run_in_thread(self._leave_off, active))
+            finally:
+                self.active.pop(batch.id, None)
 
     def _leave_off(self, active: ActiveBatch) -> None:
         try:

@@ -8,8 +8,8 @@ import pickle
 import socket
 import threading
 from collections import Counter
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, closing
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
@@ -364,32 +364,33 @@ class TestBatches:
 
     OPTIONS: Final[Mapping[str, Any]] = {"model": [MODEL, OTHER], "mode": "batch", "progress": False}
 
+    @contextmanager
+    def served(self, serve_on: ServeOn, folder: Path) -> Iterator[tuple[SimulatorThread, str, Hub]]:
+        """Serve before a provider whose batches take an hour of its clock; yield it, the address and a hub."""
+        settings = {
+            "hub": {"cache": llmhub.DiskCache(folder / "served.db")},
+            "batches": BatchSettings(provider_poll_s=0.02),
+        }
+        with (
+            simulating(Simulator(batches=SimBatches(duration_s=3600.0))) as provider,
+            serve_on(provider.url, **settings) as running,
+            Hub(service=running.url) as hub,
+        ):
+            yield provider, running.url, hub
+
     def test_results_and_plan_are_those_of_a_batch_here(
         self, serve_on: ServeOn, frame: pd.DataFrame, tmp_path: Path
     ) -> None:
         with (
-            simulating(Simulator(batches=SimBatches(duration_s=3600.0))) as provider,
-            serve_on(
-                provider.url,
-                hub={"cache": llmhub.DiskCache(tmp_path / "served.db")},
-                batches=BatchSettings(provider_poll_s=0.02),
-            ) as running,
-            Hub(service=running.url) as hub,
+            self.served(serve_on, tmp_path) as (provider, url, hub),
             Hub(simulator=provider.url, cache=llmhub.DiskCache(tmp_path / "here.db")) as here,
         ):
             table = pa.Table.from_pandas(frame[["text"]])
             plan = frame.llm.plan("Say {text}", hub=hub, **self.OPTIONS)
             assert (plan.mode, plan.calls) == ("batch", 4)
-            job = llmhub.submit(
-                table,
-                "Say {text}",
-                hub=hub,
-                late="error",
-                deadline="20h",
-                **self.OPTIONS,
-            )
+            job = llmhub.submit(table, "Say {text}", hub=hub, late="error", deadline="20h", **self.OPTIONS)
             assert until(lambda: len(provider.batches()) == 2)
-            (listed,) = decode(ask(running.url, "GET", "/v1/runs")[2])["data"]
+            (listed,) = decode(ask(url, "GET", "/v1/runs")[2])["data"]
             assert (listed["mode"], listed["state"]) == ("batch", "running")
             provider.advance_clock(4000.0)
             results = job.result(20)
@@ -405,15 +406,7 @@ class TestBatches:
         assert again.column("cache_hit").to_pylist().count(True) == 4
 
     def test_stopped_batch_is_cancelled_at_its_provider(self, serve_on: ServeOn, tmp_path: Path) -> None:
-        with (
-            simulating(Simulator(batches=SimBatches(duration_s=3600.0))) as provider,
-            serve_on(
-                provider.url,
-                hub={"cache": llmhub.DiskCache(tmp_path / "served.db")},
-                batches=BatchSettings(provider_poll_s=0.02),
-            ) as running,
-            Hub(service=running.url) as hub,
-        ):
+        with self.served(serve_on, tmp_path) as (provider, _, hub):
             job = llmhub.submit(pa.table({"text": ["a", "b"]}), "Say {text}", hub=hub, model=MODEL, mode="batch")
             assert until(lambda: len(provider.batches()) == 1)
             job.stop()
