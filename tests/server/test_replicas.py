@@ -261,9 +261,10 @@ class TestRuns:
     ) -> None:
         url = serving(hub={"cache": llmhub.RedisCache(own_redis.url)}).url
         own_redis.stop()
-        status, headers, content = ask(url, "GET", "/v1/runs")
-        assert (status, headers["x-should-retry"]) == (503, "true")
-        assert b"cannot be reached" in content
+        for path in ("/v1/runs", "/v1/files", "/v1/batches"):
+            status, headers, content = ask(url, "GET", path)
+            assert (status, headers["x-should-retry"]) == (503, "true")
+            assert b"cannot be reached" in content
 
 
 class TestBatches:
