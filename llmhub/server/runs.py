@@ -13,7 +13,7 @@ import logging
 import time
 import uuid
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager, nullcontext, suppress
 from dataclasses import replace
 from math import inf
 from typing import TYPE_CHECKING, Any, Final
@@ -214,7 +214,8 @@ class Runs:
         state: RunState = "failed"
         error = ""
         try:
-            async with self._executing:
+            # A run that waits for batches for hours keeps no other one waiting.
+            async with nullcontext() if active.work.is_batch else self._executing:
                 if active.is_leaving:
                     return
                 if record.state == "queued":

@@ -370,6 +370,7 @@ class TestBatches:
         settings = {
             "hub": {"cache": llmhub.DiskCache(folder / "served.db")},
             "batches": BatchSettings(provider_poll_s=0.02),
+            "runs": RunSettings(max_active=1),
         }
         with (
             simulating(Simulator(batches=SimBatches(duration_s=3600.0))) as provider,
@@ -392,6 +393,8 @@ class TestBatches:
             assert until(lambda: len(provider.batches()) == 2)
             (listed,) = decode(ask(url, "GET", "/v1/runs")[2])["data"]
             assert (listed["mode"], listed["state"]) == ("batch", "running")
+            live = llmhub.complete_table(table, "Sing {text}", model=MODEL, hub=hub, progress=False)
+            assert live.column("status").to_pylist() == ["ok", "skipped", "ok"]  # it waits for no batch
             provider.advance_clock(4000.0)
             results = job.result(20)
             local = llmhub.submit(table, "Say {text}", hub=here, poll_s=0.02, **self.OPTIONS)
