@@ -141,6 +141,12 @@ REASONING_SLOTS: Final = {"summary_text": ("summary_index", 0), "reasoning_text"
 STRIDE: Final = 1 << 64
 """Number of slots for the parts of one item: an even one for each content, the odd one after it for its citations."""
 
+MODERATION: Final = "moderation"
+"""Kind of the `Opaque` part that holds what was found in the input and the output."""
+
+MODERATION_INDEX: Final = STRIDE * STRIDE
+"""Index of the moderation among the parts of a streamed answer, after those of all items."""
+
 
 def encode(request: CompletionRequest) -> Result[Payload, LLMError]:
     """Encode a request as a Responses body."""
@@ -177,6 +183,7 @@ def decode(payload: Payload) -> Result[CompletionResponse, LLMError]:
         if not isinstance(item, dict):
             return Failure(Malformed(path=f"$.output[{index}]", message="expected an object"))
         parts.extend(part for _, part in _parts(item))
+    parts += _moderation(payload)
     return Success(
         assemble_response(
             [(parts, _finish_reason(payload))],
@@ -256,6 +263,7 @@ def _response_done(payload: Payload) -> list[Delta]:
     return [
         *_response_created(payload),
         UsageDelta(_usage(counts, response.get("service_tier"))),
+        *(Fragment(MODERATION_INDEX, part) for part in _moderation(response)),
         ChoiceFinished(_finish_reason(response)),
     ]
 
@@ -336,6 +344,12 @@ def _blocks(item: Mapping[str, object]) -> list[tuple[int, Part]]:
     phase = item.get("phase")
     is_final = phase in (None, "final_answer")
     return parts if is_final else [*parts, (STRIDE - 1, Opaque(PHASE, encode_compact({"phase": phase})))]
+
+
+def _moderation(response: Mapping[str, object]) -> list[Opaque]:
+    """Decode what was found in the input and the output, where the request asked for it."""
+    moderation = as_mapping(response.get("moderation"))
+    return [Opaque(MODERATION, encode_compact(moderation))] if moderation else []
 
 
 def _usage(counts: Mapping[str, object], service_tier: object = None) -> Usage:
@@ -453,7 +467,7 @@ def _part(part: Part, role: str, path: str, call_types: dict[str, str]) -> Resul
         case ToolResult(call_id):
             head = {"type": f"{call_types.get(call_id, 'function_call')}_output", "call_id": call_id}
             return _tool_result(part, path).map(lambda output: {**head, "output": output})
-        case Opaque(kind):
+        case Opaque(kind) if kind != MODERATION:  # which is not sent back
             block = decode_opaque(part)
             is_item = block.get("type") == kind and kind.endswith(OPAQUE_SUFFIXES)
             if kind not in {"", CITATION, PHASE, *OPAQUE_CONTENTS} and not is_item:

@@ -405,6 +405,24 @@ def test_moderation_of_an_answer_is_kept_and_not_sent_back() -> None:
     assert sent("openai", Message("assistant", parts), Message("user", "more"))["messages"][0]["content"] == "x"
 
 
+def test_moderation_in_the_responses_api_is_kept() -> None:
+    item = {"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": "x"}]}
+    body = {
+        "id": "r",
+        "model": "m",
+        "status": "completed",
+        "output": [item],
+        "moderation": {"input": {"flagged": True}},
+    }
+    parts = whole(json.dumps(body).encode(), "openai-responses").parts
+    assert parts == (Text("x"), Opaque("moderation", '{"input":{"flagged":true}}'))
+    delta = {"type": "response.output_text.delta", "output_index": 0, "content_index": 0, "delta": "x"}
+    done = {"type": "response.completed", "response": body}
+    assert streamed(events(delta, done), "openai-responses").parts == parts
+    turns = Message("user", "q"), Message("assistant", parts), Message("user", "more")
+    assert "moderation" not in json.dumps(sent("openai-responses", *turns))
+
+
 def test_log_probabilities_in_parallel_lists_are_read() -> None:
     logprobs = {"tokens": ["a", "b"], "token_logprobs": [-0.5, None]}
     choice = {"index": 0, "message": {"role": "assistant", "content": "ab"}, "finish_reason": "stop"}
