@@ -389,7 +389,7 @@ class CallObservation:
         return None
 
     def finish(self, answer: Answer | None) -> None:
-        """Tell the observers of the answer; ``None`` if the call was cancelled or ended by an exception."""
+        """Pass the answer to the observers; ``None`` if the call was cancelled or ended by an exception."""
         call = self._call
         if call is None:
             return

@@ -130,7 +130,7 @@ class _MetricsDispatcher(Dispatcher):
 
     @property
     def subscription(self) -> Subscription:
-        """What to subscribe it with."""
+        """The arguments to subscribe it with."""
         return Subscription(self, on_answer=self.add_answer)
 
     def add_answer(self, call: Call, answer: Answer, queue_s: float) -> None:

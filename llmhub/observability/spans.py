@@ -158,8 +158,8 @@ def has_late_spans(tracer: Any) -> bool:
 class LateSpans(Spans):
     """Spans of the SDK, made when they end: only their ids are drawn on the event loop.
 
-    Many are made one after another, which takes a third of the time that each takes between other work. Where nobody
-    looks at spans before they end, they are made ended, which takes a quarter of the time again.
+    Many are made one after another, which takes a third of the time that each takes between other work. Where no
+    processor looks at spans before they end, they are made ended, which takes a quarter of the time again.
     """
 
     def __init__(self, tracer: Any) -> None:
