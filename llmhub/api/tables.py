@@ -648,6 +648,7 @@ async def send_rows(
         draws_in_thread=run.batch.reads_files or run.caller.in_thread,
         slots=run.slots,
         around_send=run.caller.around_send,
+        make_again=run.batch.call_again if run.batch.is_plain_text and run.batch.redaction is None else None,
     )
     if run.options.mode == "batch":
         policy = run.options.batch_policy(run.batch_cancel)

@@ -509,7 +509,7 @@ class BatchRun:
         assert opened.file is not None  # noqa: S101 - it is being filled
         await run_in_thread(opened.file.add, [row.data for row in new])
         for row in new:
-            opened.rows[row.key] = row.row
+            opened.rows[row.key] = self._without_prompt(row.row)
             opened.order.append(row.key)
             opened.tokens += row.tokens
         others = [row for row in encoded if row.key in taken or row.key in answered]
@@ -520,6 +520,12 @@ class BatchRun:
                 await self._join(taken[other.key], other.row, opened.target)
         if answered:
             await self._place(await self._settle_stored([other.row for other in others if other.key in answered]))
+
+    def _without_prompt(self, row: _Row) -> _Row:
+        """Return a row without its prompt, which is written to a batch; a row that is sent again renders its own."""
+        make_again = self._spec.make_again
+        position, key, *_ = row.item
+        return row if make_again is None else row._replace(item=(position, key, make_again, position))
 
     async def _begin(self, target: Target, *, embeds: bool) -> _OpenBatch:
         """Begin a batch: record it as a draft, of which nothing is sent."""

@@ -58,6 +58,9 @@ class FanOutSpec:
         Slots that this run shares with others; its own ones if omitted.
     around_send
         Wraps every call of this run, outside of the client's middleware; ``None`` for nothing.
+    make_again
+        Returns the call of a position and its key anew, so that its prompt need not be kept while a batch has it;
+        ``None`` if it has to be kept.
     """
 
     size: int
@@ -70,6 +73,7 @@ class FanOutSpec:
     draws_in_thread: bool = False
     slots: SlotGroup | None = None
     around_send: Middleware | None = None
+    make_again: Callable[[int, bytes], Call] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

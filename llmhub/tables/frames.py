@@ -248,6 +248,58 @@ def column_values(frame: Any, name: str) -> list[Any]:
     return _values_of_arrow(frame.column(index))
 
 
+class StringColumn(Sequence[Any]):
+    """The values of a column of strings, converted when they are read: all of them at once would take them twice.
+
+    Examples
+    --------
+    >>> column = StringColumn(pa.chunked_array([["a", None], ["b"]]))
+    >>> list(column), column[1:], column[-1], len(column)
+    (['a', None, 'b'], [None, 'b'], 'b', 3)
+    """
+
+    __slots__ = ("_piece", "_values")
+
+    def __init__(self, values: pa.ChunkedArray) -> None:
+        self._values = values
+        self._piece: tuple[int, list[Any]] = (0, [])
+
+    def __len__(self) -> int:
+        """Return the number of values."""
+        return len(self._values)
+
+    def __iter__(self) -> Iterator[Any]:
+        """Iterate over the values."""
+        for start in range(0, len(self), STRINGS_AT_ONCE):
+            yield from self._values.slice(start, STRINGS_AT_ONCE).to_pylist()
+
+    def __getitem__(self, index: Any) -> Any:
+        """Return a value, or a list of those of a slice."""
+        if isinstance(index, slice):
+            start, stop, step = index.indices(len(self))
+            if step != 1:
+                return list(self)[index]
+            return self._values.slice(start, max(0, stop - start)).to_pylist()
+        index = range(len(self))[index]
+        start, piece = self._piece
+        if index == start + len(piece):  # rows are mostly read in their order
+            start, piece = self._piece = (index, self._values.slice(index, STRINGS_AT_ONCE).to_pylist())
+        return piece[index - start] if start <= index < start + len(piece) else self._values[index].as_py()
+
+
+STRINGS_AT_ONCE: Final = 2_048
+"""Values of a `StringColumn` that are converted at a time."""
+
+
+def string_column(frame: Any, name: str) -> StringColumn | None:
+    """Return a column of an Arrow frame if it holds strings."""
+    if is_pandas(frame):
+        return None
+    values = frame.column(column_names(frame).index(name))
+    is_string = pa.types.is_string(values.type) or pa.types.is_large_string(values.type)
+    return StringColumn(values) if is_string and isinstance(values, pa.ChunkedArray) else None
+
+
 def series_values(values: Any) -> list[Any]:
     """Return a pandas or polars Series, or an Arrow array, as Python values, ``None`` where one is missing.
 

@@ -294,6 +294,12 @@ class PromptBatch:
     def _iter_values(self) -> Iterator[tuple[Any, ...]]:
         return zip(*self.columns, strict=True) if self.columns else iter(((),) * self.n_rows)
 
+    def call_again(self, position: int, key: bytes) -> Call:
+        """Return the call of a plain-text position anew."""
+        row, rest = divmod(position, self.positions_per_row)
+        text = self.template.render(tuple([column[row] for column in self.columns]))
+        return self.target_prompts[rest // self.n_samples].text_call(text, key, rest % self.n_samples)
+
     def iter_prompts(self) -> Iterator[RowPrompt | InvalidRequest]:
         """Render every row without missing values."""
         return (self.template.render(values) for values in self._iter_values() if not _has_missing(values))

@@ -7,7 +7,7 @@ one. A row that was not sent (skipped, invalid or stopped early) has no key.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, Final, TypeAlias
@@ -47,6 +47,8 @@ from llmhub.tables.stored_columns import (
 NO_CALL: Final = Answer(Failure(Cancelled()))
 """Stands in for the call of a row without one, so that all its timings are null."""
 NO_COUNTS: Final = (None, None, None, None, None)
+OUTCOMES_AT_ONCE: Final = 8_192
+"""Outcomes whose columns are built at a time."""
 COST_COLUMNS: Final = ("list_cost_usd", "cost_usd", "price_id")
 STATUS_BY_ERROR: Final[Mapping[type[LLMError], str]] = {Cancelled: "cancelled", BudgetExceeded: "budget"}
 """Statuses of failures that are not errors of the call; all others are ``error``."""
@@ -265,10 +267,20 @@ def _request_keys(batch: PromptBatch, positions: Any) -> pa.Array:
 
 def _outcome_columns(result: FanOutResult) -> dict[str, pa.ChunkedArray]:
     """Return the columns of all positions, segment by segment; see `iter_segments`."""
-    segments = list(iter_segments(result.blocks, len(result.outcomes)))[::-1] or [(0, 0, None)]
+    segments = list(_short_segments(iter_segments(result.blocks, len(result.outcomes))))[::-1] or [(0, 0, None)]
     if isinstance(result.blocks, list):
         result.blocks.clear()  # each block can be freed as soon as it has been read
     return concat_columns(_segment_columns(result, *segments.pop()) for _ in range(len(segments)))
+
+
+def _short_segments(
+    segments: Iterable[tuple[int, int, StoredBlock | None]],
+) -> Iterator[tuple[int, int, StoredBlock | None]]:
+    """Split segments without a block, so that the objects their columns are made of do not exist all at once."""
+    for start, stop, block in segments:
+        step = OUTCOMES_AT_ONCE if block is None else max(1, stop - start)
+        for first in range(start, stop, step):
+            yield first, min(first + step, stop), block
 
 
 def _segment_columns(result: FanOutResult, start: int, stop: int, block: StoredBlock | None) -> dict[str, pa.Array]:

@@ -7,7 +7,7 @@ Reading a missing value raises `MissingValueError`, which makes a row skipped in
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, TypeVar
 
@@ -30,18 +30,18 @@ class UnknownColumnError(KeyError):
 
 
 class FrameColumns:
-    """The columns of a frame as lists of Python values, each converted once."""
+    """The columns of a frame as sequences of Python values, each converted once; strings when they are read."""
 
     def __init__(self, frame: Any) -> None:
         self.frame = frames.pandas_or_arrow(frame)
         self.names = frames.column_names(self.frame)
-        self._values: dict[str, list[Any]] = {}
+        self._values: dict[str, Sequence[Any]] = {}
 
     def __len__(self) -> int:
         """Return the number of rows."""
         return len(self.frame)
 
-    def column(self, name: str, argument: str = "prompt") -> list[Any]:
+    def column(self, name: str, argument: str = "prompt") -> Sequence[Any]:
         """Return a column's values, ``None`` where one is missing.
 
         Raises
@@ -52,7 +52,8 @@ class FrameColumns:
         values = self._values.get(name)
         if values is None:
             frames.require_columns([name], self.frame, argument)
-            values = self._values[name] = frames.column_values(self.frame, name)
+            strings = frames.string_column(self.frame, name)
+            values = self._values[name] = frames.column_values(self.frame, name) if strings is None else strings
         return values
 
     def __iter__(self) -> Iterator[Row]:

@@ -21,8 +21,8 @@ from llmhub.tables.schema import MICROSECONDS_PER_S, RESULTS
 ArrowColumns: TypeAlias = Mapping[str, "pa.Array | pa.ChunkedArray"]
 """Columns of equal length by name."""
 
-MAX_CHUNK_BYTES: Final = 1 << 29
-"""Bytes in one chunk of a column, well below the limit of 32-bit offsets."""
+MAX_CHUNK_BYTES: Final = 1 << 23
+"""Bytes in one chunk of a column: joining more would need that much memory once again."""
 
 
 def block_columns(block: StoredBlock) -> dict[str, pa.Array]:

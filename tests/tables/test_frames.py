@@ -16,7 +16,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llmhub.core.errors import BadRequestError
-from llmhub.tables.frames import join_results
+from llmhub.tables import frames
+from llmhub.tables.frames import StringColumn, join_results
 from llmhub.tables.prompt_batch import batch_from_frame, batch_from_series
 
 
@@ -28,6 +29,22 @@ def texts(frame: Any, prompt: str = "{t}") -> list[str | None]:
     assert list(batch.iter_chunks()) == []
     assert [bool(skipped) for skipped in batch.skipped] == [text is None for text in rendered]
     return rendered
+
+
+@given(st.lists(st.lists(st.none() | st.text(max_size=3), max_size=5), max_size=4), st.data())
+def test_a_column_of_strings_reads_as_a_list(chunks: list[list[str | None]], data: st.DataObject) -> None:
+    values = [value for chunk in chunks for value in chunk]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(frames, "STRINGS_AT_ONCE", data.draw(st.integers(1, 3)))
+        column = StringColumn(pa.chunked_array([pa.array(chunk, pa.string()) for chunk in chunks], pa.string()))
+        assert (len(column), list(column)) == (len(values), values)
+        for index in data.draw(st.lists(st.integers(-len(values), len(values) - 1), max_size=9)) if values else ():
+            assert column[index] == values[index]
+        assert [column[index] for index in range(len(values))] == values
+        some = data.draw(st.slices(len(values)))
+        assert column[some] == values[some]
+        with pytest.raises(IndexError):
+            column[len(values)]
 
 
 def of_objects(*values: Any) -> pd.DataFrame:

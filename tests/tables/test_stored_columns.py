@@ -123,6 +123,7 @@ def chunk_size(items: int) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(prompt_batch, "FIRST_CHUNK_SIZE", items)
         patch.setattr(prompt_batch, "CHUNK_SIZE", 2 * items)
+        patch.setattr(results, "OUTCOMES_AT_ONCE", items)
         yield
 
 
@@ -165,6 +166,23 @@ def test_the_table_of_blocks_equals_the_table_of_single_responses(data: st.DataO
     block_table.validate(full=True)
     assert block_table.to_pylist() == single_table.to_pylist()
     assert block_table.schema == single_table.schema
+    with chunk_size(items):
+        sliced_table = results.build_results(batch, FanOutResult(one_by_one, queue_s), "run", 1.75e9)
+    assert sliced_table.to_pylist() == single_table.to_pylist()
+
+
+@pytest.mark.parametrize("n", [1, 3])
+@pytest.mark.parametrize("models", [MODELS, MODELS[:1]])
+def test_a_call_made_again_is_the_call_of_its_item(models: list[str], n: int) -> None:
+    frame = pa.table({"t": pa.chunked_array([["a", None], ["b", "", "c"]]), "u": [1, 2, 3, None, 5]})
+    batch = build_table_run(frame, "Say {t} and {u}", models, HUB, {"n": n, "progress": False}).batch
+    items = [item for chunk in batch.iter_chunks() for item in chunk]
+    assert len(items) == 3 * len(models) * n
+    for position, key, make_call, prompt in reversed(items):
+        call, again = make_call(prompt, key), batch.call_again(position, key)
+        assert (again.target, again.request, again.sample, again.key) == (
+            call.target, call.request, call.sample, call.key,
+        )  # fmt: skip
 
 
 def test_a_run_over_a_cache_with_some_values_corrupt_or_missing(tmp_path: Any, simulator: SimulatorThread) -> None:
