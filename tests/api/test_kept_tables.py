@@ -138,7 +138,7 @@ def test_a_defect_of_one_row_ends_the_run_with_the_responses_so_far(simulator: S
 
     with hub_at(simulator) as hub:
         client = hub.runtime.client
-        client.send_uncached = wrap(client.send_uncached)
+        client.send_uncached = client.send_unobserved = wrap(client.send_unobserved)
         with pytest.raises(RuntimeError) as caught:
             ask(hub)
     assert caught.value is error
