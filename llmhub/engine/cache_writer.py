@@ -64,9 +64,18 @@ class CacheWriter:
     max_unwritten_bytes
         Size of the responses that may wait to be written while further requests are sent. They are lost if the process
         is killed. None may wait unless this is given.
+    max_unwritten
+        Number of responses that may wait, or be written, while further requests are sent (see `is_behind`).
     """
 
-    def __init__(self, access: StoreAccess, abort: Callable[[], None], *, max_unwritten_bytes: int = 0) -> None:
+    def __init__(
+        self,
+        access: StoreAccess,
+        abort: Callable[[], None],
+        *,
+        max_unwritten_bytes: int = 0,
+        max_unwritten: float = inf,
+    ) -> None:
         self.store = access.store
         self.aborted_run = False
         self.damaged_keys: set[bytes] = set()
@@ -75,7 +84,8 @@ class CacheWriter:
         self._failures = self._dropped = self._backlog_bytes = 0
         self._max_unwritten_bytes = max_unwritten_bytes
         self._last_error: StoreError | None = None
-        self._has_worked = self._failed_slowly = False
+        self._max_unwritten, self._being_written = max_unwritten, 0
+        self._has_worked = self._failed_slowly = self._is_failing = False
         self._backoff_s, self._backoff_until = INITIAL_BACKOFF_S, 0.0
         self._backlog: deque[Entry] = deque()
         self._timer: asyncio.TimerHandle | None = None
@@ -192,6 +202,22 @@ class CacheWriter:
             return True
         return self._write_on_loop() or self._backlog_bytes <= self._max_unwritten_bytes
 
+    @property
+    def is_behind(self) -> bool:
+        """Whether so many responses are unwritten that no further request may be sent, since a crash would lose them.
+
+        While the store fails, requests are sent nevertheless.
+        """
+        return len(self._backlog) + self._being_written > self._max_unwritten and not self._is_failing
+
+    async def catch_up(self) -> None:
+        """Wait until fewer responses are unwritten, or the store fails."""
+        while self.is_behind and not self._write_on_loop_unless_writing():
+            await asyncio.shield(self._writing or self._start_writing())
+
+    def _write_on_loop_unless_writing(self) -> bool:
+        return self._writing is None and self._write_on_loop()
+
     async def flush_pending(self) -> None:
         """Write what may not wait in a thread, unless the store fails."""
         while not self.try_flush():
@@ -252,6 +278,7 @@ class CacheWriter:
         entries = self._take(max_bytes)
         loop = asyncio.get_running_loop()
         started = loop.time()
+        self._being_written = len(entries)
         try:
             await run_in_thread(self.store.put_many, entries)
         except Exception as error:  # noqa: BLE001 - a plugin's store may raise anything
@@ -260,6 +287,8 @@ class CacheWriter:
             self._failed_slowly = loop.time() - started > SLOW_FAILURE_S
         else:
             self._on_success(entries)
+        finally:
+            self._being_written = 0
 
     def _take(self, max_bytes: float) -> list[Entry]:
         """Remove and return the oldest entries, of a total size of ``max_bytes`` at most, but one at least."""
@@ -273,7 +302,7 @@ class CacheWriter:
 
     def _on_success(self, entries: Sequence[Entry]) -> None:
         self._backoff_s = INITIAL_BACKOFF_S
-        self._has_worked, self._failed_slowly = True, False
+        self._has_worked, self._failed_slowly, self._is_failing = True, False, False
         if self._write_ahead is not None:
             self._write_ahead.on_written([entry.key for entry in entries])
 
@@ -287,7 +316,7 @@ class CacheWriter:
 
     def _on_failure(self, error: StoreError) -> None:
         self._failures += 1
-        self._last_error = error
+        self._last_error, self._is_failing = error, True
         self._backoff_until = asyncio.get_running_loop().time() + self._backoff_s
         self._backoff_s = min(2 * self._backoff_s, MAX_BACKOFF_S)
         if self._abort is not None and not self.aborted_run:

@@ -97,7 +97,8 @@ class _FanOut:
         )
         self.error: BaseException | None = None
         self.results = results = ResultCollector(spec, self.reporter, self._fail)
-        self.writer = CacheWriter(access, stop.request)
+        # A process that is killed loses what it had on the wire, and at most half as many answers again.
+        self.writer = CacheWriter(access, stop.request, max_unwritten=max(1, spec.concurrency // 2))
         self.planner = planner = ItemPlanner(spec, access, sender.alternatives, self.writer, results)
         rows = RowCallbacks(results.settle, planner.look_up, results.outcomes.__getitem__)
         self.single_flight = (
@@ -308,6 +309,8 @@ class _FanOut:
                 observation.finish(answer)
                 self.results.queue_s[position] = queue_s
                 self._settle(position, key, answer, self.writer.enqueue(key, call, answer))
+                if self.writer.is_behind:
+                    await self.writer.catch_up()
         except asyncio.CancelledError:
             raise
         except BaseException as error:  # noqa: BLE001 - raised once the requests in flight are answered

@@ -572,3 +572,23 @@ def test_interim_reports_come_before_the_end_only(virtual: Any) -> None:
     reports.clear()
     run_virtual(virtual, texts[:40], ScriptedProvider(latency_s=0.12), concurrency=10, progress_sink=sink)
     assert reports == []
+
+
+async def test_a_crash_loses_no_more_answers_than_half_of_those_on_the_wire() -> None:
+    """However slow the store is, what was sent and is not written is bounded."""
+    provider, stored, unwritten = ScriptedProvider(latency_s=0), MemoryCache().open(), list[int]()
+    written = 0
+
+    def put_slowly(entries: Iterable[Entry]) -> None:
+        nonlocal written
+        time.sleep(0.02)
+        unwritten.append(len(provider.sent) - written)
+        batch = list(entries)
+        stored.put_many(batch)
+        written += len(batch)
+
+    store = replace(stored, put_many=put_slowly)
+    texts = [str(number) for number in range(200)]
+    result = await run(texts, provider, concurrency=16, store=store, chunk_size=200)
+    assert words(result) == texts
+    assert max(unwritten) <= 16 + 8
