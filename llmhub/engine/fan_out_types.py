@@ -59,7 +59,7 @@ class FanOutSpec:
     around_send
         Wraps every call of this run, outside of the client's middleware; ``None`` for nothing.
     make_again
-        Returns the call of a position and its key anew, so that its prompt need not be kept while a batch has it;
+        Returns the call of a position and its key again, so that its prompt need not be kept while a batch has it;
         ``None`` if it has to be kept.
     """
 

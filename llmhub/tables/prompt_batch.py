@@ -295,7 +295,7 @@ class PromptBatch:
         return zip(*self.columns, strict=True) if self.columns else iter(((),) * self.n_rows)
 
     def call_again(self, position: int, key: bytes) -> Call:
-        """Return the call of a plain-text position anew."""
+        """Return the call of a plain-text position again, rendering its prompt."""
         row, rest = divmod(position, self.positions_per_row)
         text = self.template.render(tuple([column[row] for column in self.columns]))
         return self.target_prompts[rest // self.n_samples].text_call(text, key, rest % self.n_samples)
