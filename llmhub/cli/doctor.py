@@ -108,9 +108,9 @@ def _health_text(status: ProviderStatus) -> str:
     key_accepted = health.key_accepted if status.credentials else None
     key = {True: "key accepted, ", False: "key rejected, ", None: ""}[key_accepted]
     problem = "" if health.ok or health.key_accepted is False else "with an error, "
-    if health.error is None and health.key_accepted is None and status.credentials:
-        # A base URL without its /v1 looks like this.
-        problem = f"no list of models there ({health.status}; check the address), "
+    has_no_list = health.error is None and health.key_accepted is None and health.status is not None
+    if has_no_list and status.credentials and PROVIDERS[status.name].health_url is not None:
+        problem = f"no list ({health.status}), "  # of models: a base URL without its /v1 looks like this
     return f"yes, {key}{problem}{format_duration(health.latency_s)}"
 
 
