@@ -18,6 +18,7 @@ import pickle
 import socket
 import statistics
 import subprocess
+import sys
 import tempfile
 import threading
 import time
@@ -279,12 +280,13 @@ def limiter_calls(url: str) -> Iterator[list[float]]:
 def started(engine: str) -> Iterator[Callable[[pa.Table, distributed.DistributedJob], pa.Table]]:
     """Start an engine with four worker processes, and yield a function that completes a table on it.
 
-    Ray needs ``RAY_worker_niceness=0`` in the environment on a busy machine, and Spark ``PYSPARK_PYTHON``.
+    Ray needs ``RAY_worker_niceness=0`` in the environment on a busy machine.
     """
     with ExitStack() as stack:
         match engine:
             case "spark":
                 builder = import_module("pyspark.sql").SparkSession.builder.master(f"local[{WORKERS}]")
+                os.environ.setdefault("PYSPARK_PYTHON", sys.executable)  # noqa: TID251 - where Spark looks
                 session = builder.config("spark.ui.enabled", "false").getOrCreate()
                 stack.callback(session.stop)
 
