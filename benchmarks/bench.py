@@ -36,15 +36,15 @@ PROMPT = "Answer in a word: {text}"
 
 
 @contextmanager
-def static_server(latency_s: float = 0.0) -> Iterator[str]:
+def static_server(latency_s: float = 0.0, nginx: str = "") -> Iterator[str]:
     """Run `static_server.py` in a process of its own and yield its URL."""
-    command = [sys.executable, str(HERE / "static_server.py"), "--latency", str(latency_s)]
+    command = [sys.executable, str(HERE / "static_server.py"), "--latency", str(latency_s), "--nginx", nginx]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         try:
             yield process.stdout.readline().strip()
         finally:
-            process.kill()
+            process.terminate()
 
 
 def hub_at(url: str, **options: Any) -> llmhub.Hub:

@@ -4,6 +4,9 @@ It serves to measure clients, so it does as little as possible: an asyncio proto
 by its content length. ``python static_server.py --latency 0.2`` prints its URL and serves until it is stopped. A
 request for a stream is answered with 100 pieces, ``--interval`` seconds apart. ``GET /left`` returns when a client last
 left a stream before its end, in seconds of the system's monotonic clock.
+
+``--nginx PATH`` answers with nginx instead, at once and without streams: it takes less of the cores that the clients
+are to be measured on.
 """
 
 from __future__ import annotations
@@ -11,8 +14,13 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import signal
+import socket
+import subprocess
 import sys
+import tempfile
 import time
+from pathlib import Path
 
 TEXT = "A short answer of a dozen words, the same for every prompt there is."
 REPLY = json.dumps(
@@ -106,11 +114,41 @@ class StaticProtocol(asyncio.Protocol):
             self.transport.write(HEAD + REPLY)  # type: ignore[attr-defined]
 
 
-async def main() -> None:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--latency", type=float, default=0.0)
-    parser.add_argument("--interval", type=float, default=0.0)
-    options = parser.parse_args()
+NGINX = """
+daemon off; worker_processes 1; pid {folder}/pid; error_log stderr crit;
+events {{ worker_connections 4096; }}
+http {{
+  access_log off; keepalive_requests 1000000000; client_body_temp_path {folder}; proxy_temp_path {folder};
+  fastcgi_temp_path {folder}; uwsgi_temp_path {folder}; scgi_temp_path {folder};
+  server {{
+    listen 127.0.0.1:{port} backlog=1024;
+    location / {{ default_type application/json; return 200 '{reply}'; }}
+  }}
+}}
+"""
+
+
+def serve_with_nginx(command: str) -> None:
+    """Print the URL and serve until this process is stopped."""
+    with socket.socket() as free, tempfile.TemporaryDirectory() as folder:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+        free.close()
+        config = Path(folder, "nginx.conf")
+        config.write_text(NGINX.format(folder=folder, port=port, reply=REPLY.decode()), encoding="utf-8")
+        with subprocess.Popen([command, "-c", str(config)]) as process:
+            signal.signal(signal.SIGTERM, lambda *_: process.terminate())
+            while process.poll() is None:
+                try:
+                    socket.create_connection(("127.0.0.1", port)).close()
+                    break
+                except ConnectionRefusedError:
+                    time.sleep(0.05)
+            sys.stdout.write(f"http://127.0.0.1:{port}\n")
+            sys.stdout.flush()
+
+
+async def serve(options: argparse.Namespace) -> None:
     loop = asyncio.get_running_loop()
     server = await loop.create_server(
         lambda: StaticProtocol(options.latency, options.interval), "127.0.0.1", 0, backlog=1024
@@ -120,5 +158,17 @@ async def main() -> None:
     await server.serve_forever()
 
 
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--latency", type=float, default=0.0)
+    parser.add_argument("--interval", type=float, default=0.0)
+    parser.add_argument("--nginx", help="the command of nginx, to serve with it")
+    options = parser.parse_args()
+    if options.nginx:
+        serve_with_nginx(options.nginx)
+    else:
+        asyncio.run(serve(options))
+
+
 if __name__ == "__main__":
-    asyncio.run(main())
+    main()

@@ -340,11 +340,12 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=20_000)
     parser.add_argument("--engine", choices=["joblib", "spark", "ray", "dask"], default="joblib")
     parser.add_argument("--rpm", type=int, default=LIMIT_RPM, help="of the limit that the workers share")
+    parser.add_argument("--nginx", default="", help="the command of nginx, to serve with it")
     options = parser.parse_args()
     print("load average before:", *os.getloadavg())
     for measure in (overhead, jobs, memory, connections, limit):
         if options.only in (None, measure.__name__):
-            with static_server() as url, tempfile.TemporaryDirectory() as folder:
+            with static_server(nginx=options.nginx) as url, tempfile.TemporaryDirectory() as folder:
                 others = (options.engine, options.rpm) if measure is limit else ()
                 measure(url, Path(folder), options.rows, *others)
     print("load average after:", *os.getloadavg())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,8 +18,10 @@ SIZE = 1 << 20
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return llmhub.DiskCache(tmp_path / "c.db").open()
+def store(tmp_path: Path) -> Iterator[Store]:
+    opened = llmhub.DiskCache(tmp_path / "c.db").open()
+    yield opened
+    opened.close()
 
 
 def entry(number: int) -> Entry:
