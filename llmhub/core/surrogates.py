@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Final
@@ -20,8 +21,13 @@ class SurrogateJoiner:
 
     def join(self, deltas: tuple[Delta, ...]) -> tuple[Delta, ...]:
         """Return ``deltas`` with the first half of a pair held back until the second one arrives."""
-        if not self._held and not any(type(delta) is Fragment and _has_surrogate(delta.part) for delta in deltas):
-            return deltas
+        if not self._held:
+            # A loop, since this runs for every event of every stream.
+            for delta in deltas:
+                if type(delta) is Fragment and _has_surrogate(delta.part):
+                    break
+            else:
+                return deltas
         return tuple([self._join(delta) if isinstance(delta, Fragment) else delta for delta in deltas])
 
     def flush(self) -> tuple[Delta, ...]:
@@ -52,6 +58,7 @@ class SurrogateJoiner:
 
 HIGH_SURROGATES: Final = frozenset(map(chr, range(0xD800, 0xDC00)))
 """First halves of surrogate pairs."""
+_SURROGATE: Final = re.compile("[\ud800-\udfff]")
 GROWING_PARTS: Final[Mapping[type[Part], Callable[[str], Part]]] = {
     Text: Text,
     Refusal: Refusal,
@@ -69,5 +76,5 @@ def _growing_text(part: Part) -> str:
 
 
 def _has_surrogate(part: Part) -> bool:
-    text = _growing_text(part)
-    return not text.isascii() and any("\ud800" <= character <= "\udfff" for character in text)
+    text = part.text if type(part) is Text else _growing_text(part)
+    return not text.isascii() and _SURROGATE.search(text) is not None
