@@ -374,6 +374,7 @@ class CallObservation:
             if self._skips:
                 OUTGOING_HEADERS.set(None)  # those of a sampler that is gone
             self._active, self._skips = active, tuple([sampler() for sampler in active.samplers])
+            self._observed.active = NO_OBSERVERS
         if not active.observers:
             return None
         if active.reduced is None or not self._may_reduce:

@@ -118,6 +118,22 @@ def test_the_caller_reaches_the_events_of_its_calls(hub: llmhub.Hub, seen: Any) 
     assert [event.origin.team for event in seen.of(CallFinished)] == ["blue", "blue"]
 
 
+def test_a_run_tells_an_observer_nothing_after_it_has_ended(simulator: SimulatorThread) -> None:
+    events: list[Event] = []
+    ended: list[int] = []
+
+    def end(*_: Any) -> None:
+        if not ended:
+            unsubscribe()
+            ended.append(len(events))
+
+    unsubscribe = subscribe(events.append, starts=False, on_answer=end)
+    frame = {"t": ["first", *(f"[[sim:500]] {number}" for number in range(5))]}
+    with llmhub.Hub(simulator=simulator.url, retry=QUICK, breaker=None) as hub:
+        llmhub.complete_table(frame, "{t}", model=MODEL, hub=hub, progress=False, concurrency=1)
+    assert ended == [len(events)] == [0]
+
+
 def test_observers_add_headers_to_requests(scripted: Any, replies: Any) -> None:
     served = scripted([replies.answer()])
 
