@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +62,12 @@ def running(command: list[str], log: Path, url: str = "") -> Iterator[str]:
     """Run a server and yield its address: ``url``, or the one it prints."""
     with log.open("w", encoding="utf-8") as errors:
         process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE if not url else errors, stderr=errors, text=True
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE if not url else errors,
+            stderr=errors,
+            text=True,
+            start_new_session=True,
         )
     try:
         if not url:
@@ -74,7 +80,8 @@ def running(command: list[str], log: Path, url: str = "") -> Iterator[str]:
             time.sleep(0.05)
         yield url
     finally:
-        process.kill()
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)  # with the processes that it has started
         process.communicate()
 
 
