@@ -16,17 +16,25 @@ if TYPE_CHECKING:
     from llmhub.server.service import Service
 
 
-class _TemporaryRunStore(FolderRunStore):
-    """Runs that end with the service."""
+class _Temporary:
+    """Makes a store delete its folder when it is closed."""
 
     def __init__(self, folder: TemporaryDirectory[str]) -> None:
-        super().__init__(Path(folder.name))
+        super().__init__(Path(folder.name))  # type: ignore[call-arg] # of the store
         self._temporary = folder
 
     def close(self) -> None:
-        """Delete the folder."""
-        super().close()
+        """Close the store, and delete the folder."""
+        super().close()  # type: ignore[misc] # of the store
         self._temporary.cleanup()
+
+
+class _TemporaryRunStore(_Temporary, FolderRunStore):
+    """Runs that end with the service."""
+
+
+class _TemporaryBatchFolder(_Temporary, BatchFolder):
+    """Files and batches that end with the service."""
 
 
 def open_run_store(service: Service) -> RunStore:
@@ -44,19 +52,6 @@ def open_run_store(service: Service) -> RunStore:
     return (
         FolderRunStore(folder) if folder is not None else _TemporaryRunStore(TemporaryDirectory(prefix="llmhub-runs-"))
     )
-
-
-class _TemporaryBatchFolder(BatchFolder):
-    """Files and batches that end with the service."""
-
-    def __init__(self, folder: TemporaryDirectory[str]) -> None:
-        super().__init__(Path(folder.name))
-        self._temporary = folder
-
-    def close(self) -> None:
-        """Delete the folder."""
-        super().close()
-        self._temporary.cleanup()
 
 
 def open_batch_store(service: Service) -> BatchStore:
