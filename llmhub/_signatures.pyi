@@ -12,6 +12,7 @@ from datetime import timedelta as timedelta
 from decimal import Decimal as Decimal
 from llmhub.api._completion import Completion as Completion
 from llmhub.api.jobs import Job as Job
+from llmhub.api.options import Messages as Messages
 from llmhub.api.options import Models as Models
 from llmhub.api.options import Prompt as Prompt
 from llmhub.api.options import TablePrompt as TablePrompt
@@ -63,8 +64,9 @@ F = typing.TypeVar("F")
 S = typing.TypeVar("S")
 
 async def acomplete(
-    prompt: Prompt,
+    prompt: Prompt | None = None,
     *,
+    messages: Messages | None = None,
     model: str | None = None,
     hub: Hub | None = None,
     system: str | None = None,
@@ -564,8 +566,9 @@ async def aembed_table(
     """
 
 def astream(
-    prompt: Prompt,
+    prompt: Prompt | None = None,
     *,
+    messages: Messages | None = None,
     model: str | None = None,
     hub: Hub | None = None,
     system: str | None = None,
@@ -860,8 +863,9 @@ def compare(
     """
 
 def complete(
-    prompt: Prompt,
+    prompt: Prompt | None = None,
     *,
+    messages: Messages | None = None,
     model: str | None = None,
     hub: Hub | None = None,
     system: str | None = None,
@@ -898,6 +902,8 @@ def complete(
     ----------
     prompt
         Text, messages, or a whole `CompletionRequest`.
+    messages
+        A conversation that precedes the prompt, or stands in its place.
     model
         ``provider/model``.
     hub
@@ -2589,8 +2595,9 @@ def rerank_table(
     """
 
 def stream(
-    prompt: Prompt,
+    prompt: Prompt | None = None,
     *,
+    messages: Messages | None = None,
     model: str | None = None,
     hub: Hub | None = None,
     system: str | None = None,
@@ -2974,8 +2981,9 @@ def submit(
     """
 
 def try_complete(
-    prompt: Prompt,
+    prompt: Prompt | None = None,
     *,
+    messages: Messages | None = None,
     model: str | None = None,
     hub: Hub | None = None,
     system: str | None = None,

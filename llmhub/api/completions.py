@@ -21,6 +21,7 @@ from llmhub.api.options import (
     BUDGET_AND_CACHE_OPTIONS,
     REQUEST_OPTIONS,
     CompletionOptions,
+    Messages,
     Prompt,
     budgets_for,
     example_messages,
@@ -50,7 +51,12 @@ T = TypeVar("T")
 
 @shows_options(CompletionOptions)
 def complete(
-    prompt: Prompt, *, model: str | None = None, hub: Hub | None = None, **options: Unpack[CompletionOptions]
+    prompt: Prompt | None = None,
+    *,
+    messages: Messages | None = None,
+    model: str | None = None,
+    hub: Hub | None = None,
+    **options: Unpack[CompletionOptions],
 ) -> Completion:
     """Send a prompt and return the response. Works in scripts, in notebook cells, and while an event loop runs.
 
@@ -58,6 +64,8 @@ def complete(
     ----------
     prompt
         Text, messages, or a whole `CompletionRequest`.
+    messages
+        A conversation that precedes the prompt, or stands in its place.
     model
         ``provider/model``.
     hub
@@ -77,7 +85,7 @@ def complete(
     ConnectorError
         The call failed. There is a subclass for each kind of failure.
     """
-    run = _build_run(prompt, model, hub, options)
+    run = _build_run(_joined(prompt, messages), model, hub, options)
     outcome = _completion(run, run_sync(partial(_execute, run), drain=run.hub.cache is not None))
     if not is_successful(outcome) and isinstance(outcome.failure(), Cancelled):
         raise KeyboardInterrupt
@@ -86,10 +94,15 @@ def complete(
 
 @shows_options(CompletionOptions)
 async def acomplete(
-    prompt: Prompt, *, model: str | None = None, hub: Hub | None = None, **options: Unpack[CompletionOptions]
+    prompt: Prompt | None = None,
+    *,
+    messages: Messages | None = None,
+    model: str | None = None,
+    hub: Hub | None = None,
+    **options: Unpack[CompletionOptions],
 ) -> Completion:
     """Send a prompt and await the response (see `complete`). Cancelling the task cancels the call."""
-    run = _build_run(prompt, model, hub, options)
+    run = _build_run(_joined(prompt, messages), model, hub, options)
     stop = StopSignal()
     answer = await run_in_background(_execute(run, stop), stop if run.hub.cache is not None else None)
     return unwrap_or_raise(_completion(run, answer))
@@ -97,11 +110,16 @@ async def acomplete(
 
 @shows_options(CompletionOptions)
 def try_complete(
-    prompt: Prompt, *, model: str | None = None, hub: Hub | None = None, **options: Unpack[CompletionOptions]
+    prompt: Prompt | None = None,
+    *,
+    messages: Messages | None = None,
+    model: str | None = None,
+    hub: Hub | None = None,
+    **options: Unpack[CompletionOptions],
 ) -> Result[Completion, LLMError]:
     """Send a prompt and return the outcome as a ``returns.result.Result`` (see `complete`). Never raises an error."""
     try:
-        run = _build_run(prompt, model, hub, options)
+        run = _build_run(_joined(prompt, messages), model, hub, options)
         return _completion(run, run_sync(partial(_execute, run), drain=run.hub.cache is not None))
     except ConnectorError as error:
         return Failure(error.error)
@@ -109,7 +127,12 @@ def try_complete(
 
 @shows_options(CompletionOptions)
 def stream(
-    prompt: Prompt, *, model: str | None = None, hub: Hub | None = None, **options: Unpack[CompletionOptions]
+    prompt: Prompt | None = None,
+    *,
+    messages: Messages | None = None,
+    model: str | None = None,
+    hub: Hub | None = None,
+    **options: Unpack[CompletionOptions],
 ) -> Iterator[StreamChunk]:
     """Send a prompt and yield the response in chunks. The last chunk has the whole ``response`` and its cost.
 
@@ -121,7 +144,7 @@ def stream(
         The call failed, possibly after some chunks.
     """
     chunks: queue.SimpleQueue[StreamChunk | None] = queue.SimpleQueue()
-    run = replace(_build_run(prompt, model, hub, options), on_chunk=chunks.put)
+    run = replace(_build_run(_joined(prompt, messages), model, hub, options), on_chunk=chunks.put)
     future = submit(_execute(run, StopSignal()))
     future.add_done_callback(lambda _: chunks.put(None))
     try:
@@ -134,7 +157,12 @@ def stream(
 
 @shows_options(CompletionOptions)
 async def astream(
-    prompt: Prompt, *, model: str | None = None, hub: Hub | None = None, **options: Unpack[CompletionOptions]
+    prompt: Prompt | None = None,
+    *,
+    messages: Messages | None = None,
+    model: str | None = None,
+    hub: Hub | None = None,
+    **options: Unpack[CompletionOptions],
 ) -> AsyncIterator[StreamChunk]:
     """Send a prompt and yield the response in chunks, awaited (see `stream`)."""
     chunks: asyncio.Queue[StreamChunk | None] = asyncio.Queue()
@@ -144,7 +172,7 @@ async def astream(
         with suppress(RuntimeError):  # the caller's loop may be closed by now
             loop.call_soon_threadsafe(chunks.put_nowait, chunk)
 
-    run = replace(_build_run(prompt, model, hub, options), on_chunk=put)
+    run = replace(_build_run(_joined(prompt, messages), model, hub, options), on_chunk=put)
     future = submit(_execute(run, StopSignal()))
     future.add_done_callback(lambda _: put(None))
     try:
@@ -258,6 +286,21 @@ def _build_request(prompt: Prompt, model: str | None, hub: Hub | None, options: 
     _require_one_prompt(prompt)
     messages = _with_images(parse_messages(prompt), content.get("images"), hub)
     return CompletionRequest(model=model or "", messages=(*system, *messages), **request_fields(options))
+
+
+def _joined(prompt: Prompt | None, messages: Messages | None) -> Prompt:
+    """Return the prompt of a call: a conversation, a prompt, or a conversation that ends with the prompt."""
+    if messages is None:
+        if prompt is None:
+            raise invalid("prompt", "missing; pass a text as the first argument, or a conversation as messages=[...]")
+        return prompt
+    if prompt is None:
+        return messages
+    if isinstance(prompt, CompletionRequest) or isinstance(messages, CompletionRequest):
+        raise invalid("messages", "a CompletionRequest holds its messages itself; add these to them")
+    _require_one_prompt(messages)
+    _require_one_prompt(prompt)
+    return (*parse_messages(messages), *parse_messages(prompt))
 
 
 def _require_one_prompt(prompt: Any) -> None:

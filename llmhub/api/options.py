@@ -39,6 +39,8 @@ if TYPE_CHECKING:
 
 Prompt: TypeAlias = str | Message | Sequence[str | Message | Mapping[str, object]] | CompletionRequest
 """Prompt of a single call: text, a message, a conversation, or a whole request."""
+Messages: TypeAlias = Message | Sequence[str | Message | Mapping[str, object]]
+"""Conversation of a single call, in place of a prompt or before it."""
 Models: TypeAlias = str | Sequence[str]
 """One ``provider/model``, or several."""
 TablePrompt: TypeAlias = "str | Callable[[Row], str | Sequence[object] | None]"
@@ -341,7 +343,6 @@ FOREIGN_REMEDIES: Final[Mapping[str, str]] = {
     **dict.fromkeys(("rpm", "tpm", "requests_per_minute", "tokens_per_minute", "rate_limit"),
                     "pass Hub(limits={'provider': llmhub.Limit(rpm=..., tpm=...)})"),
     **dict.fromkeys(("fallbacks", "fallback"), "pass Hub(route=llmhub.Failover(...))"),
-    "messages": "pass the conversation as the prompt",
     "prompt": "it is the first argument",
     "logit_bias": "pass extra={'logit_bias': ...}",
 }  # fmt: skip

@@ -127,7 +127,7 @@ def shows_options(options: type) -> Callable[[F], F]:
         ]
         taken = {parameter.name for parameter in own}
         added = [parameter for parameter in option_parameters(options) if parameter.name not in taken]
-        target: Any = _with_short_tracebacks(function, has_messages="messages" in options.__annotations__)
+        target: Any = _with_short_tracebacks(function)
         target.__signature__ = Signature(
             [*own, *added], return_annotation=inspect.signature(function).return_annotation
         )
@@ -139,25 +139,16 @@ def shows_options(options: type) -> Callable[[F], F]:
     return decorate
 
 
-def _with_short_tracebacks(function: Callable[..., Any], *, has_messages: bool) -> Callable[..., Any]:
+def _with_short_tracebacks(function: Callable[..., Any]) -> Callable[..., Any]:
     """Return a function whose `ConnectorError` exceptions begin here: frames below are llmhub's, not the caller's.
 
     A missing ``model`` is passed on as ``None``, so that the function can name it and suggest what was meant instead.
-    ``messages=`` in place of a prompt is the prompt, as in other libraries, unless it is an option of its own.
     """
-    parameters = inspect.signature(function).parameters
     defaults = {
         name: None
-        for name, parameter in parameters.items()
+        for name, parameter in inspect.signature(function).parameters.items()
         if name == "model" and parameter.kind is Parameter.KEYWORD_ONLY and parameter.default is Parameter.empty
     }
-    takes_prompt = "prompt" in parameters and not has_messages
-
-    def completed(args: tuple[Any, ...], options: dict[str, Any]) -> dict[str, Any]:
-        if takes_prompt and not args and "prompt" not in options and "messages" in options:
-            options["prompt"] = options.pop("messages")
-        return {**defaults, **options}
-
     if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
         return function
     if inspect.iscoroutinefunction(function):
@@ -165,7 +156,7 @@ def _with_short_tracebacks(function: Callable[..., Any], *, has_messages: bool) 
         @wraps(function)
         async def awaited(*args: Any, **options: Any) -> Any:
             try:
-                return await function(*args, **completed(args, options))
+                return await function(*args, **{**defaults, **options})
             except ConnectorError as error:
                 raise shortened(error)  # noqa: B904 - the same exception
 
@@ -174,7 +165,7 @@ def _with_short_tracebacks(function: Callable[..., Any], *, has_messages: bool) 
     @wraps(function)
     def called(*args: Any, **options: Any) -> Any:
         try:
-            return function(*args, **completed(args, options))
+            return function(*args, **{**defaults, **options})
         except ConnectorError as error:
             raise shortened(error)  # noqa: B904 - the same exception
 

@@ -161,6 +161,7 @@ def _complete(parser: CommandParser) -> None:
     )
     request = parser.add_argument_group("request")
     request.add_argument("-m", "--model", required=True, metavar="PROVIDER/MODEL")
+    request.add_argument("--messages", type=Path, metavar="FILE", help="JSON conversation, sent before the prompt")
     request.add_argument("--image", action="append", metavar="FILE", help="path or URL of an image; may be repeated")
     request.add_argument("--schema", type=Path, metavar="FILE", help="JSON schema of the answer")
     _parameter_arguments(request)

@@ -9,7 +9,7 @@ from typing import Any
 
 from llmhub.api import complete, stream
 from llmhub.cli.console import print_json, print_result
-from llmhub.cli.hub_options import build_hub, collect_options, read_schema
+from llmhub.cli.hub_options import build_hub, collect_options, read_messages, read_schema
 from llmhub.core.errors import invalid
 from llmhub.security.redaction import escape_controls
 
@@ -18,6 +18,8 @@ def run(args: argparse.Namespace) -> int:
     """Write the answer, and return the exit code."""
     prompt = _prompt(args)
     options: dict[str, Any] = {**collect_options(args), "model": args.model}
+    if args.messages:
+        options["messages"] = read_messages(args.messages)
     if args.image:
         options["images"] = args.image
     if args.schema:
@@ -36,11 +38,13 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _prompt(args: argparse.Namespace) -> str:
-    """Return the prompt, and below it what was piped in."""
+def _prompt(args: argparse.Namespace) -> str | None:
+    """Return the prompt, and below it what was piped in; a conversation may do without."""
     piped = "" if sys.stdin is None or sys.stdin.isatty() else _read_input()
     given = "" if args.prompt in {None, "-"} else args.prompt
     prompt = "\n\n".join(filter(None, (given, piped)))
+    if not prompt and args.messages:
+        return None
     if not prompt:
         raise invalid("PROMPT", "is missing; pass a text, or pipe one in")
     return prompt

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -88,15 +88,42 @@ def read_schema(path: Path) -> dict[str, Any]:
     BadRequestError
         The file cannot be read, or holds no JSON object.
     """
-    try:
-        schema = msgspec.json.decode(path.read_bytes())
-    except OSError as error:
-        raise invalid("--schema", f"{str(path)!r}: {error.strerror or error}") from error
-    except msgspec.DecodeError as error:
-        raise invalid("--schema", f"{str(path)!r} is not JSON: {error}") from error
+    schema = _read_json("--schema", path, msgspec.json.decode)
     if not isinstance(schema, dict):
         raise invalid("--schema", f"{str(path)!r} must hold a JSON object, not {type(schema).__name__}")
     return schema
+
+
+def read_messages(path: Path) -> list[Any]:
+    """Return the conversation in a file: a JSON list, an object with ``messages``, or a message a line.
+
+    Raises
+    ------
+    BadRequestError
+        The file cannot be read, or holds no messages.
+    """
+    messages = _read_json("--messages", path, _decode_json_or_lines)
+    if isinstance(messages, dict):
+        messages = messages.get("messages", [messages])
+    if not isinstance(messages, list) or not messages:
+        raise invalid("--messages", f"{str(path)!r} must hold a list of messages")
+    return messages
+
+
+def _decode_json_or_lines(data: bytes) -> Any:
+    try:
+        return msgspec.json.decode(data)
+    except msgspec.DecodeError:
+        return msgspec.json.Decoder().decode_lines(data)
+
+
+def _read_json(flag: str, path: Path, decode: Callable[[bytes], Any]) -> Any:
+    try:
+        return decode(path.read_bytes())
+    except OSError as error:
+        raise invalid(flag, f"{str(path)!r}: {error.strerror or error}") from error
+    except msgspec.DecodeError as error:
+        raise invalid(flag, f"{str(path)!r} is not JSON: {error}") from error
 
 
 def collect_options(args: argparse.Namespace) -> dict[str, Any]:

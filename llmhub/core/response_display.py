@@ -66,9 +66,11 @@ def response_repr(response: CompletionResponse, facts: Sequence[str] | None = No
     quoted = "'" + single_line(text).replace("'", "\\'") + "'"
     length = [f"{len(text):,} characters"] if len(text) > MAX_LINE_LENGTH else []
     refusal = [f"refused: {single_line(response.refusal)!r}"] if response.refusal else []
+    images = len(response.images)
+    media = [f"{images} image{'s' if images > 1 else ''}"] if images else []
     calls = [f"calls {single_line(call.name, 60)}" for call in response.tool_calls]
     shown = [single_line(fact, 80) for fact in (response_facts(response) if facts is None else facts)]
-    return f"{type(response).__name__}({', '.join([quoted, *length, *refusal, *calls, *shown])})"
+    return f"{type(response).__name__}({', '.join([quoted, *length, *media, *refusal, *calls, *shown])})"
 
 
 def response_facts(response: CompletionResponse) -> list[str]:

@@ -451,6 +451,8 @@ def _normalize_part(part: Part, earlier: Sequence[Part], response_id: str) -> Pa
         case ToolCall(call, name, arguments, signature):
             call = call or (generate_call_id(response_id, name, arguments, earlier) if name else "")
             normal = ToolCall(call, name, _compact_json(arguments.strip() or "{}"), signature)
+        case Image(url=url) as image if url.startswith("data:"):
+            normal = _with_data(image)
         case Document(data=data) if data:
             normal = replace(normal, data=join_base64(data))
         case Opaque("reasoning_details"):
@@ -458,6 +460,15 @@ def _normalize_part(part: Part, earlier: Sequence[Part], response_id: str) -> Pa
         case Opaque(kind, data) if ARGUMENTS_PLACEHOLDER in data:
             normal = Opaque(kind, _fill_placeholder(data, ""))
     return normal
+
+
+def _with_data(image: Image) -> Image:
+    """Return an image that is given by a base64 ``data:`` URL as one with ``data`` and ``media_type``."""
+    header, _, data = image.url.removeprefix("data:").partition(",")
+    media_type, *attributes = header.split(";")
+    if "base64" not in attributes or not data.isascii():
+        return image
+    return replace(image, url="", data=data, media_type=media_type or image.media_type)
 
 
 def generate_call_id(response_id: str, name: str, arguments: str, earlier: Iterable[Part]) -> str:

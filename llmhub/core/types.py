@@ -6,6 +6,7 @@ sent to the provider; ``0`` is a value like any other. Class and field names are
 
 from __future__ import annotations
 
+import base64
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -38,6 +39,16 @@ class Image:
     media_type: str = ""
     detail: str = ""
 
+    def to_bytes(self) -> bytes:
+        """Return the decoded ``data``; empty for an image that is given by its address.
+
+        Examples
+        --------
+        >>> Image(data="iVBORw0KGgo=", media_type="image/png").to_bytes()[1:4]
+        b'PNG'
+        """
+        return base64.b64decode(self.data)
+
 
 @dataclass(frozen=True, slots=True)
 class Document:
@@ -47,6 +58,10 @@ class Document:
     data: str = ""
     media_type: str = ""
     name: str = ""
+
+    def to_bytes(self) -> bytes:
+        """Return the decoded ``data``; empty for a file that is given by its address."""
+        return base64.b64decode(self.data)
 
 
 @dataclass(frozen=True, slots=True)
@@ -395,6 +410,11 @@ class CompletionResponse:
     def logprobs(self) -> tuple[TokenLogprob, ...]:
         """Log probabilities per token; empty unless the request asked for them and the provider supports them."""
         return tuple(token for part in self.parts if isinstance(part, Logprobs) for token in part.tokens)
+
+    @property
+    def images(self) -> tuple[Image, ...]:
+        """The images that the model made; `Image.to_bytes` returns the content of one."""
+        return tuple(part for part in self.parts if isinstance(part, Image))
 
     @property
     def refusal(self) -> str:

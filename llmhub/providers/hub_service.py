@@ -56,6 +56,7 @@ def _provider(name: str, *, has_embeddings: bool) -> Provider:
         refused_parts=(Reasoning, CacheMark),
         takes_tool_images=True,
         takes_document_urls=True,
+        takes_answer_images=True,
         adapt=with_provider,
         embeddings=_embed_wire(name) if has_embeddings else None,
         pack_limits=LIMITS,

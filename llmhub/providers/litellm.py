@@ -16,6 +16,7 @@ ENTRIES: Final = (
         "litellm",
         "http://localhost:4000/v1",
         refused_parts=(CacheMark,),
+        takes_answer_images=True,
         embeddings=openai_embeddings.WIRE,
         environment_variables=(("api_key", "LITELLM_API_KEY"), ("base_url", "LITELLM_BASE_URL")),
     ),

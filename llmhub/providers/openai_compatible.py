@@ -36,6 +36,7 @@ from llmhub.providers.vendor import (
     Check,
     PriceListing,
     ProviderEntry,
+    check_answer_images,
     check_base_url,
     check_media,
     check_parts,
@@ -87,6 +88,7 @@ def openai_compatible(
     takes_tool_images: bool = False,
     takes_document_urls: bool = False,
     takes_recordings: bool = False,
+    takes_answer_images: bool = False,
     checks: tuple[Check, ...] = (),
     locate: Callable[[Endpoint, CompletionRequest, bool], str] | None = None,
     authorize: Callable[[Endpoint, HttpRequest, float], HttpRequest] = bearer_token,
@@ -122,6 +124,8 @@ def openai_compatible(
         Whether it takes images in the results of tools, and documents by their address.
     takes_recordings
         Whether it takes its recordings back, by their id.
+    takes_answer_images
+        Whether it takes back the images of its answers, in ``images`` of an assistant message.
     checks
         Further checks of a request, after those of its parts.
     health_url
@@ -146,8 +150,8 @@ def openai_compatible(
         checks = (*checks, partial(check_media, name, takes_tool_images, takes_document_urls))
     if not takes_recordings:
         checks = (*checks, partial(check_recordings, name))
-    if isinstance(embeddings, EmbedWire):
-        embeddings = embed_service(base_url, embeddings, pack_limits)
+    if wire is openai_chat.WIRE and not takes_answer_images:
+        checks = (*checks, partial(check_answer_images, name))
     provider = Provider(
         name,
         wire,
@@ -212,6 +216,7 @@ ENTRIES: Final = (
         refused_parts=(CacheMark,),
         takes_reasoning_details=True,
         takes_recordings=True,
+        takes_answer_images=True,
         embeddings=openai_embeddings.WIRE,
     ),
     openai_compatible(

@@ -20,6 +20,7 @@ ENTRIES: Final = (
         "https://openrouter.ai/api/v1",
         "OPENROUTER_API_KEY",
         refused_parts=(CacheMark,),
+        takes_answer_images=True,
         takes_reasoning_details=True,
         takes_tool_images=True,
         takes_document_urls=True,

@@ -187,6 +187,17 @@ def check_recordings(name: str, _endpoint: Endpoint, request: CompletionRequest)
     return None
 
 
+def check_answer_images(name: str, _endpoint: Endpoint, request: CompletionRequest) -> LLMError | None:
+    """Refuse images of earlier answers where the server does not take them in an assistant message."""
+    for message_index, message in enumerate(request.messages):
+        for part_index, part in enumerate(message.parts):
+            if message.role == "assistant" and isinstance(part, Image):
+                path = f"$.messages[{message_index}].parts[{part_index}]"
+                refusal = f"{name} takes no image in an assistant message; pass it in a user message"
+                return Unsupported(path=path, message=refusal)
+    return None
+
+
 # URLs
 
 

@@ -30,6 +30,7 @@ ENTRIES: Final = (
         "https://ai-gateway.vercel.sh/v1",
         "AI_GATEWAY_API_KEY",
         refused_parts=(CacheMark,),
+        takes_answer_images=True,
         takes_reasoning_details=True,
         adapt=partial(rename_reasoning, "reasoning"),
         health_url="/credits",  # its list of models needs no key

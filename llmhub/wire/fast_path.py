@@ -26,6 +26,9 @@ class PlainChatMessage(msgspec.Struct, gc=False):
     reasoning_content: None = None
     reasoning_details: NothingIn = None
     annotations: NothingIn = None
+    executed_tools: NothingIn = None
+    images: NothingIn = None
+    audio: None = None
 
 
 class PlainChatChoice(msgspec.Struct, gc=False):
@@ -62,6 +65,8 @@ class PlainChatDelta(msgspec.Struct, gc=False):
     reasoning_content: None = None
     reasoning_details: NothingIn = None
     annotations: NothingIn = None
+    executed_tools: NothingIn = None
+    images: NothingIn = None
     audio: None = None
 
 

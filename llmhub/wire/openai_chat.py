@@ -8,6 +8,7 @@ What differs here:
   never sent a finish reason.
 - Compatible servers send content as a list, reasoning under another name, tool calls without an index or an id, and
   errors inside a 200. A call without an id gets one generated from its response's id, name and arguments.
+- Gateways have a model's images in ``images`` beside the text, and take them back there.
 - Earlier reasoning is sent back; a provider that rejects it refuses it before the request is encoded.
 
 Source: https://platform.openai.com/docs/api-reference/chat and the types of openai 3.54.0 (read 2026-11-22).
@@ -120,7 +121,7 @@ SEARCH_CONTEXTS: Final = {"medium": "medium", "high": "high"}
 IN_BAND_STATUS: Final = {"invalid_request_error": 400, "invalid_parameter_error": 400}
 """Status for the type of an error that came inside a 200, without a status of its own."""
 
-PART_INDEX: Final[Mapping[type[Part], int]] = {Reasoning: 0, Opaque: 1, Text: 2, Document: 3, Refusal: 3}
+PART_INDEX: Final[Mapping[type[Part], int]] = {Reasoning: 0, Opaque: 1, Text: 2, Image: 3, Document: 3, Refusal: 3}
 """Index of a part among those of a streamed answer, in the order of a response that is not streamed."""
 
 FIRST_CALL_INDEX: Final = 4
@@ -237,7 +238,10 @@ def _deltas(choice: Mapping[str, object], response_id: str) -> list[Delta]:
     answer = as_count(choice.get("index")) or 0
     delta = as_mapping(choice.get("delta")) or as_mapping(choice.get("message"))
     deltas: list[Delta] = [
-        Fragment(PART_INDEX[type(part)], part, answer) for part in _parts(delta) if type(part) in PART_INDEX
+        # An image comes in one piece, and a later chunk may repeat it.
+        Fragment(PART_INDEX[type(part)], part, answer, part.url if isinstance(part, Image) else "")
+        for part in _parts(delta)
+        if type(part) in PART_INDEX
     ]
     complete_calls: list[Part] = []
     for call in iter_objects(delta.get("tool_calls")):
@@ -277,6 +281,8 @@ def _parts(message: Mapping[str, object]) -> list[Part]:
         parts.append(Text(encode_compact(content)))
     else:
         parts.extend(part for block in iter_objects(content) for part in _block(block))
+    blocks = [*iter_objects(content), *iter_objects(message.get("images"))]
+    parts.extend(dict.fromkeys(image for block in blocks if (image := _image(block)).url))
     audio = as_mapping(message.get("audio"))
     if audio:
         parts.append(Text(as_text(audio.get("transcript"))))
@@ -319,6 +325,12 @@ def _block(block: Mapping[str, object]) -> list[Part]:
             return [Reasoning(inner if isinstance(inner, str) else "".join(pieces), as_text(block.get("signature")))]
         case _:
             return []
+
+
+def _image(block: Mapping[str, object]) -> Image:
+    """Decode an image that the model made, one without an address if the block is none."""
+    field = block.get("image_url")
+    return Image(url=field if isinstance(field, str) else as_text(as_mapping(field).get("url")))
 
 
 def _tool_call(call: Mapping[str, object]) -> ToolCall:
@@ -414,6 +426,7 @@ def _turn(  # noqa: C901 - one for each type of part
     results: list[Payload] = []
     reasoning: list[str] = []
     details: list[Payload] = []
+    images: list[Payload] = []
     audio: Payload = {}
     for part_index, part in enumerate(message.parts):
         path = f"$.messages[{message_index}].parts[{part_index}]"
@@ -434,6 +447,8 @@ def _turn(  # noqa: C901 - one for each type of part
                 details += read_reasoning_details(part)
             case Document(name=recording_id) if message.role == "assistant" and recording_id and is_recording(part):
                 audio = {"id": recording_id}
+            case Image() if message.role == "assistant":
+                images.append(_encode_image(part))
             case _ if (block := _part(part)) is not None:
                 content.append(block)
             case _:
@@ -445,6 +460,7 @@ def _turn(  # noqa: C901 - one for each type of part
     is_text = len(content) == 1 and content[0].keys() == {"type", "text"}
     optional: Payload = {
         "tool_calls": calls,
+        "images": images,
         "audio": audio,
         REASONING_DETAILS: details,
         REASONING_FIELDS[0]: "" if details else "".join(reasoning),  # details hold the text as well
@@ -454,7 +470,7 @@ def _turn(  # noqa: C901 - one for each type of part
         "content": content[0]["text"] if is_text else content or None,
         **{name: value for name, value in optional.items() if value},
     }
-    return Success([*results, turn] if content or calls or audio or not results else results)
+    return Success([*results, turn] if content or calls or images or audio or not results else results)
 
 
 def _restore_custom_calls(messages: Iterable[Payload], extra: Mapping[str, object]) -> None:
@@ -484,8 +500,7 @@ def _part(part: Part) -> Payload | None:
         case Text(text):
             return {"type": "text", "text": text}
         case Image():
-            url: Payload = {"url": part.url or f"data:{part.media_type};base64,{part.data}"}
-            return {"type": "image_url", "image_url": {**url, **({"detail": part.detail} if part.detail else {})}}
+            return _encode_image(part)
         case Document():
             return _file(part)
         case Refusal(text):
@@ -494,6 +509,11 @@ def _part(part: Part) -> Payload | None:
             return block
         case _:
             return None
+
+
+def _encode_image(image: Image) -> Payload:
+    url: Payload = {"url": image.url or f"data:{image.media_type};base64,{image.data}"}
+    return {"type": "image_url", "image_url": {**url, **({"detail": image.detail} if image.detail else {})}}
 
 
 def _file(document: Document) -> Payload | None:

@@ -132,6 +132,9 @@ OPAQUE_SUFFIXES: Final = ("_call", "_output", "_tools", "_request", "_response",
 OPAQUE_CONTENTS: Final = frozenset({"input_file", "input_image"})
 """Types of contents that may be given as they are, such as a file by its id."""
 
+IMAGE_MARK: Final = ""
+"""Result of an item that generated the image in the part after it."""
+
 PHASE: Final = "message"
 """Kind of the `Opaque` part that holds the phase of the message before it."""
 
@@ -249,7 +252,7 @@ def _item_done(payload: Payload) -> list[Delta]:
                 deltas.append(_fragment(payload, slot, Reasoning("", signature)))
             case ToolCall(call_id, name, _, signature):
                 deltas.append(_fragment(payload, slot, ToolCall(call_id, name, "", signature)))
-            case Opaque():
+            case Opaque() | Image():
                 deltas.append(_fragment(payload, slot, part, str(position)))
             case _:
                 continue
@@ -325,6 +328,12 @@ def _parts(item: Mapping[str, object]) -> list[tuple[int, Part]]:
             signed = {name: item[name] for name in SIGNED_CALL_FIELDS if item.get(name) not in NOT_SIGNED}
             signature = encode_compact({"type": kind, **signed}) if signed or kind != "function_call" else ""
             return [(0, ToolCall(as_text(item.get("call_id")), as_text(item.get("name")), arguments, signature))]
+        case "image_generation_call" as kind if as_text(item.get("result")):
+            # The image is kept once, as a part of its own, for which the item has a mark.
+            image = Image(
+                data=as_text(item["result"]), media_type=f"image/{as_text(item.get('output_format')) or 'png'}"
+            )
+            return [(0, Opaque(kind, encode_compact({**item, "result": IMAGE_MARK}))), (0, image)]
         case kind:
             return [(0, Opaque(as_text(kind), encode_compact(item)))]
 
@@ -389,13 +398,18 @@ def _error(payload: Mapping[str, object], status: int | None) -> LLMError:
 # Requests
 
 
-def _turn(message: Message, message_index: int, call_types: dict[str, str]) -> Result[list[Payload], LLMError]:
+def _turn(  # noqa: C901 - one for each type of part
+    message: Message, message_index: int, call_types: dict[str, str]
+) -> Result[list[Payload], LLMError]:
     """Encode one message's items, neighbouring contents as one; ``call_types`` collects the type of each call id."""
     role = "user" if message.role == "tool" else message.role
     items: list[Payload] = []
     content: list[Payload] = []
     for part_index, part in enumerate(message.parts):
         path = f"$.messages[{message_index}].parts[{part_index}]"
+        if isinstance(part, Image) and items and items[-1].get("result") == IMAGE_MARK:
+            items[-1] = {**items[-1], "result": part.data}
+            continue
         error = check_part_allowed(part, message.role, path)
         if isinstance(part, CacheMark):
             fields: Payload = {"prompt_cache_breakpoint": cache_control(part, mode="explicit")}

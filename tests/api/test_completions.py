@@ -83,14 +83,24 @@ async def test_all_call_forms_return_the_same_response(hub: llmhub.Hub, model: s
 
 async def test_messages_in_place_of_the_prompt(hub: llmhub.Hub) -> None:
     messages = [{"role": "user", "content": "Say hi"}]
-    given: Any = {"messages": messages}
     text = llmhub.complete(messages, model=MODEL, hub=hub).text
-    assert llmhub.complete(model=MODEL, hub=hub, **given).text == text
-    assert (await llmhub.acomplete(model=MODEL, hub=hub, **given)).text == text
-    with pytest.raises(BadRequestError, match="messages: no such option; pass the conversation as the prompt"):
-        llmhub.complete("x", model=MODEL, hub=hub, **given)
-    with pytest.raises(TypeError, match="prompt"):
-        llmhub.complete(model=MODEL, hub=hub)  # type: ignore[call-arg]
+    assert llmhub.complete(messages=messages, model=MODEL, hub=hub).text == text
+    assert llmhub.try_complete(messages=messages, model=MODEL, hub=hub).unwrap().text == text
+    assert (await llmhub.acomplete(messages=messages, model=MODEL, hub=hub)).text == text
+    assert "".join(chunk.text for chunk in llmhub.stream(messages=messages, model=MODEL, hub=hub)) == text
+    assert "".join([chunk.text async for chunk in llmhub.astream(messages=messages, model=MODEL, hub=hub)]) == text
+
+
+def test_messages_precede_the_prompt(hub: llmhub.Hub) -> None:
+    """As they do in tables."""
+    turns = [Message("user", "Say hi"), Message("assistant", "Hi"), Message("user", "And in French?")]
+    whole = llmhub.complete(turns, model=MODEL, hub=hub)
+    answer = llmhub.complete("And in French?", messages=turns[:2], model=MODEL, hub=hub)
+    assert (answer.text, answer.usage) == (whole.text, whole.usage)
+    request = CompletionRequest(model=MODEL, messages=(turns[0],))
+    for prompt, message in [(None, "prompt: missing"), (request, "messages: a CompletionRequest holds its messages")]:
+        with pytest.raises(BadRequestError, match=message):
+            llmhub.complete(prompt, messages=None if prompt is None else turns[:2], model=MODEL, hub=hub)
 
 
 def test_stream_chunks_add_up_to_the_response(hub: llmhub.Hub) -> None:

@@ -154,6 +154,26 @@ def test_prompt_from_standard_input(shell: Shell, monkeypatch: pytest.MonkeyPatc
     assert missing.err == "llmhub complete: PROMPT: is missing; pass a text, or pipe one in\n"
 
 
+@pytest.mark.parametrize("form", ["list", "object", "lines"])
+def test_complete_takes_a_conversation(shell: Shell, simulator: SimulatorThread, tmp_path: Path, form: str) -> None:
+    turns = [{"role": "user", "content": "Say hi"}, {"role": "assistant", "content": "Hi"}]
+    last = {"role": "user", "content": "Again"}
+    file = tmp_path / "chat.json"
+    texts = {
+        "list": json.dumps([*turns, last], indent=1),
+        "object": json.dumps({"messages": [*turns, last]}),
+        "lines": "\n".join(map(json.dumps, [*turns, last])),
+    }
+    options = ("-m", MODEL, "--no-cache", "--simulator", simulator.url)
+    file.write_text(texts[form])
+    answer = shell("complete", "--messages", file, *options)
+    assert answer.code == 0, answer.err
+    file.write_text(json.dumps(turns))
+    assert shell("complete", "Again", "--messages", file, *options).out == answer.out
+    file.write_text("{]")
+    assert "--messages" in shell("complete", "--messages", file, *options).err
+
+
 def test_answer_as_json(shell: Shell, simulator: SimulatorThread, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdin", io.StringIO(""))
     answer = json.loads(shell("complete", "Say hi", "-m", MODEL, "--json", "--simulator", simulator.url).out)

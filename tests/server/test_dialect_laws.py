@@ -26,6 +26,7 @@ from llmhub.core.types import (
     Choice,
     CompletionResponse,
     Document,
+    Image,
     Logprobs,
     Opaque,
     Part,
@@ -319,6 +320,9 @@ def test_wires_decode_what_dialects_encode(name: str, stream: bool) -> None:
     check()
 
 
+PNG_URL = "data:image/png;base64,iVBORw0KGgo="
+
+
 class TestChatResponses:
     """What the strategies above leave out."""
 
@@ -343,6 +347,26 @@ class TestChatResponses:
             parts = (Text("Hi"), Document(data="UklGRgA=", media_type="audio/wav", name="audio_1"))
         response = CompletionResponse(parts=parts)
         assert comparable(decoded(CASES[name], response, stream=stream)) == comparable(response)
+
+    @pytest.mark.parametrize("stream", [False, True])
+    @pytest.mark.parametrize("name", ["openai_chat", "gemini", "openai_responses"])
+    def test_images(self, name: str, stream: bool) -> None:
+        """The items of Responses have more than the image; those of that API itself come as they were."""
+        images = (Image(data="iVBORw0KGgo=", media_type="image/png"), Image(data="UklGRg==", media_type="image/webp"))
+        found = decoded(CASES[name], CompletionResponse(parts=(Text("Hi"), *images)), stream=stream)
+        assert (found.text, found.images) == ("Hi", images)
+        if name == "openai_responses":
+            assert comparable(decoded(CASES[name], found, stream=stream)) == comparable(found)
+
+    def test_images_of_an_earlier_answer(self) -> None:
+        turn = {"role": "assistant", "content": "Hi", "images": [{"type": "image_url", "image_url": {"url": PNG_URL}}]}
+        payload = {"model": "m", "messages": [{"role": "user", "content": "q"}, turn]}
+        request = openai_chat.DIALECT.parse(payload, False).request
+        prepared = prepare(PROVIDERS["google"], Endpoint(api_key="k"), request, 0.0).unwrap()
+        parts = json.loads(prepared.body)["contents"][1]["parts"]
+        assert parts == [{"text": "Hi"}, {"inlineData": {"mimeType": "image/png", "data": "iVBORw0KGgo="}}]
+        prepared = prepare(PROVIDERS["openrouter"], Endpoint(api_key="k"), request, 0.0).unwrap()
+        assert json.loads(prepared.body)["messages"][1] == turn
 
     def test_recording_of_an_earlier_answer_is_given_by_its_id(self) -> None:
         turn = {"role": "assistant", "audio": {"id": "audio_1"}}

@@ -395,6 +395,114 @@ def test_recording_of_gemini_is_kept_whole_and_streamed() -> None:
     assert turn["parts"] == [{"inlineData": {"mimeType": "audio/L16;rate=24000", "data": "AAE="}}]
 
 
+PNG = "iVBORw0KGgo="
+PICTURE = {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{PNG}"}, "index": 0}
+"""A picture as OpenRouter, Vercel and LiteLLM have it (https://openrouter.ai/docs/features/multimodal/image-generation,
+read 2026-11-30)."""
+PICTURES = (Image(data=PNG, media_type="image/png"), Image(url="https://h/a.webp"))
+LINK = {"type": "image_url", "image_url": {"url": "https://h/a.webp"}, "index": 0}
+
+
+@pytest.mark.parametrize("content", ["Here it is.", "", None])
+def test_pictures_of_a_chat_reply_are_kept(content: str | None) -> None:
+    response = whole(chat_reply({"content": content, "images": [PICTURE, LINK]}), "openrouter")
+    assert response.parts == (*([Text(content)] if content else []), *PICTURES)
+    assert response.images == PICTURES
+    assert response.images[0].to_bytes() == b"\x89PNG\r\n\x1a\n"
+    assert decode_response(encode_response(response)).unwrap() == response
+    assert "2 images" in repr(response)
+    assert f'src="data:image/png;base64,{PNG}"' in response._repr_html_()
+
+
+def test_pictures_in_the_content_of_a_chat_reply_are_kept() -> None:
+    content = [PICTURE, {"type": "text", "text": "Here."}, LINK]
+    expected = (Text("Here."), *PICTURES)
+    assert whole(chat_reply({"content": content})).parts == expected
+    chunks = [chat_chunk(content=[block]) for block in content]
+    assert streamed(events(*chunks, chat_chunk("stop"), "[DONE]")).parts == expected
+
+
+def test_streamed_pictures_are_those_of_the_whole_reply() -> None:
+    """Every chunk may number its pictures from 0, and the last one may repeat them."""
+    chunks = [chat_chunk(content="Hi", images=[]), chat_chunk(images=[PICTURE]), chat_chunk(content="", images=[LINK])]
+    body = events(*chunks, chat_chunk("stop", images=[PICTURE, LINK]), "[DONE]")
+    assert streamed(body, "openrouter").parts == (Text("Hi"), *PICTURES)
+    message = {"content": "Hi", "images": [PICTURE, LINK, PICTURE]}
+    assert whole(chat_reply(message), "openrouter").parts == (Text("Hi"), *PICTURES)
+
+
+@pytest.mark.parametrize("name", ["openrouter", "vercel", "litellm", "compatible"])
+def test_pictures_are_sent_back_to_gateways_as_they_came(name: str) -> None:
+    turns = Message("user", "q"), Message("assistant", (Text("Hi"), *PICTURES)), Message("user", "more")
+    turn = sent(name, *turns)["messages"][1]
+    assert turn["content"] == "Hi"
+    assert [image["image_url"]["url"] for image in turn["images"]] == [PICTURE["image_url"]["url"], "https://h/a.webp"]
+
+
+def test_pictures_of_an_answer_are_refused_where_no_server_takes_them() -> None:
+    """OpenAI answers 400: https://github.com/openai/openai-node/issues/1030 (read 2026-11-30)."""
+    turns = Message("user", "q"), Message("assistant", PICTURES[0]), Message("user", "more")
+    for name in ("openai", "groq"):
+        result = prepare(PROVIDERS[name], ENDPOINT, CompletionRequest(model="m", messages=turns), 0.0)
+        assert result.failure().path == "$.messages[1].parts[0]"
+        assert "pass it in a user message" in result.failure().message
+
+
+def test_picture_of_gemini_is_kept_whole_and_streamed_and_sent_back() -> None:
+    def reply(*data: str, **more: str) -> dict[str, Any]:
+        parts = [{"inlineData": {"mimeType": "image/png", "data": each}} for each in data]
+        return {"candidates": [{"content": {"parts": parts}, "index": 0, **more}]}
+
+    expected = (Image(data=PNG, media_type="image/png"), Image(data="iVBORw0KGgoA", media_type="image/png"))
+    body = json.dumps(reply(PNG, "iVBORw0KGgoA", finishReason="STOP")).encode()
+    assert whole(body, "google").parts == expected
+    assert streamed(events(reply(PNG), reply("iVBORw0KGgoA", finishReason="STOP")), "google").parts == expected
+    turns = Message("user", "q"), Message("assistant", expected), Message("user", "more")
+    assert sent("google", *turns)["contents"][1]["parts"][0] == {"inlineData": {"mimeType": "image/png", "data": PNG}}
+
+
+GENERATED = {
+    "type": "image_generation_call",
+    "id": "ig_1",
+    "status": "completed",
+    "output_format": "webp",
+    "revised_prompt": "a cat",
+    "result": "UklGRg==",
+}
+"""As in the types of openai 3.57.0 (read 2026-11-30); the documentation names png as the default format."""
+
+
+@pytest.mark.parametrize(("form", "media_type"), [("webp", "image/webp"), ("png", "image/png"), (None, "image/png")])
+def test_picture_of_the_responses_api_is_kept_and_its_item_sent_back(form: str | None, media_type: str) -> None:
+    item = {name: value for name, value in {**GENERATED, "output_format": form}.items() if value}
+    body = {"id": "r", "model": "m", "status": "completed", "output": [item]}
+    response = whole(json.dumps(body).encode(), "openai-responses")
+    assert response.images == (Image(data="UklGRg==", media_type=media_type),)
+    assert "UklGRg" not in next(part.data for part in response.parts if isinstance(part, Opaque))
+    preview = {"type": "response.image_generation_call.partial_image", "output_index": 0, "partial_image_b64": "AA=="}
+    done = {"type": "response.output_item.done", "output_index": 0, "item": item}
+    stream = events(preview, done, {"type": "response.completed", "response": body})
+    assert streamed(stream, "openai-responses").parts == response.parts
+    turns = Message("assistant", response.parts), Message("user", "more")
+    assert sent("openai-responses", *turns)["input"][0] == item
+
+
+def test_picture_of_the_responses_api_without_its_item_is_refused() -> None:
+    turns = Message("assistant", PICTURES[0]), Message("user", "more")
+    result = prepare(PROVIDERS["openai-responses"], ENDPOINT, CompletionRequest(model="m", messages=turns), 0.0)
+    assert isinstance(result.failure(), errors.Unsupported)
+
+
+def test_tools_that_the_server_ran_are_kept_beside_a_plain_text() -> None:
+    parts = (Text("x"), Opaque("executed_tool", '{"type":"search"}'))
+    assert (
+        whole(chat_reply({"content": "x", "executed_tools": [{"type": "search"}]}, usage={"total_tokens": 1})).parts
+        == parts
+    )
+    chunk = chat_chunk(content="x", executed_tools=[{"type": "search"}])
+    assert streamed(events(chunk, chat_chunk("stop"), "[DONE]")).parts == parts
+
+
 def test_moderation_of_an_answer_is_kept_and_not_sent_back() -> None:
     moderation = {"input": {"results": [{"flagged": False}]}}
     body = chat_reply({"content": "x"}, moderation=moderation)

@@ -102,6 +102,7 @@ class ChatMessage(Struct):
     reasoning: str | None = None
     reasoning_details: list[dict[str, Any]] | None = None
     audio: dict[str, Any] | None = None
+    images: list[dict[str, Any]] | None = None
 
 
 class ResponseFormat(Struct):
@@ -206,6 +207,7 @@ def _message(message: ChatMessage, raw: Mapping[str, Any], path: str, *, native:
     mark = {"cache_control": raw["cache_control"]} if raw.get("cache_control") is not None else {}
     for index, block in enumerate(blocks):
         parts.append(_part({**block, **mark} if mark else block, f"{path}.content[{index}]", native=native))
+    parts += [_part(block, f"{path}.images[{index}]", native=False) for index, block in enumerate(message.images or ())]
     parts += _recording(message)
     if message.refusal:
         parts.append(Refusal(message.refusal))

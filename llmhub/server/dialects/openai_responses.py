@@ -16,8 +16,8 @@ Source: https://platform.openai.com/docs/api-reference/responses and the types o
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Annotated, Any, Final
+from dataclasses import dataclass, field, replace
+from typing import Annotated, Any, Final, TypeGuard
 
 import msgspec
 from msgspec import Meta, Struct
@@ -65,6 +65,7 @@ ASSUMED: Final = frozenset({"store", "include", "stream_options", "truncation"})
 PHASE: Final = "message"
 """Kind of the `Opaque` part that holds the phase of the message before it."""
 CITATION: Final = "citation"
+GENERATED_IMAGE: Final = "image_generation_call"
 SIGNED_CALL_FIELDS: Final = ("namespace", "caller")
 """Fields of a call that are sent back; they are kept, with its type, as its signature."""
 NOT_SIGNED: Final = (None, {"type": "direct"})
@@ -367,7 +368,7 @@ def _items(parts: Sequence[Part], response_id: str) -> Iterator[_Item]:
     """Return the items of parts: texts of a message together, each call and reasoning an item of its own."""
     message: _Item | None = None
     count = 0
-    for part in parts:
+    for part in _join_images(parts):
         if isinstance(part, (Text, Refusal)):
             if message is None:
                 message = _message_item(response_id, count)
@@ -396,7 +397,9 @@ def _content(part: Text | Refusal) -> dict[str, Any]:
     return {"type": "output_text", "text": part.text, "annotations": [], "logprobs": []}
 
 
-def _item(part: Part, response_id: str, index: int) -> _Item | None:
+def _item(  # noqa: PLR0911 - one for each type of part
+    part: Part, response_id: str, index: int
+) -> _Item | None:
     """Return the item of a part that is no text; ``None`` for content without a place in this API."""
     match part:
         case ToolCall(call_id, name, arguments, signature):
@@ -415,8 +418,32 @@ def _item(part: Part, response_id: str, index: int) -> _Item | None:
             return _Item("reasoning", {"id": f"rs_{response_id}_{index}", "type": "reasoning", "summary": summary})
         case Opaque(kind, data) if kind != PHASE and _object(data).get("type") == kind:
             return _Item(kind, _object(data))
+        case Image(data=data, media_type=media_type) if data:
+            head = {"id": f"ig_{response_id}_{index}", "type": GENERATED_IMAGE, "status": "completed"}
+            image_format = media_type.rpartition("/")[2]
+            return _Item(GENERATED_IMAGE, {**head, "output_format": image_format, "result": data})
         case _:
             return None
+
+
+def _with_image(item: Opaque, image: Image) -> Opaque:
+    """Return the item of an image with the image, which the wire keeps as a part of its own."""
+    return Opaque(item.kind, compact({**_object(item.data), "result": image.data}))
+
+
+def _is_image_item(part: object) -> TypeGuard[Opaque]:
+    """Return whether the image of an item follows it."""
+    return isinstance(part, Opaque) and part.kind == GENERATED_IMAGE and _object(part.data).get("result") == ""
+
+
+def _join_images(parts: Sequence[Part]) -> Iterator[Part]:
+    """Yield the parts, each image in the item that it belongs to."""
+    for index, part in enumerate(parts):
+        before = parts[index - 1] if index else None
+        if isinstance(part, Image) and _is_image_item(before):
+            yield _with_image(before, part)
+        elif not (_is_image_item(part) and isinstance(next(iter(parts[index + 1 : index + 2]), None), Image)):
+            yield part
 
 
 def _object(text: str) -> dict[str, Any]:
@@ -456,6 +483,7 @@ class ResponseStream:
         self._number = 0
         self._output: list[Payload] = []
         self._open: _Item | None = None
+        self._image_item: Opaque | None = None
 
     def feed(self, deltas: Sequence[Delta]) -> bytes:
         """Encode new text, refusals and summaries of reasoning as events."""
@@ -498,7 +526,12 @@ class ResponseStream:
             case Reasoning(text, signature, ""):
                 events += self._append("reasoning", "summary_text", text) if text else []
                 events += self._sign(signature)
-            case Opaque() as part if part.kind != CITATION and (item := _item(part, "", 0)) is not None:
+            case Opaque() as part if _is_image_item(part):
+                self._image_item = part
+            case Image() as part if self._image_item is not None:
+                joined, self._image_item = _with_image(self._image_item, part), None
+                events += self._events(replace(fragment, part=joined))
+            case (Opaque() | Image()) as part if (item := self._item(part)) is not None:
                 events += [*self._close(), *self._whole(item)]
             case _:
                 return []
@@ -519,6 +552,10 @@ class ResponseStream:
         place = "refusal" if content == "refusal" else "text"
         shown[place] += text
         return [*events, self._content_event(item, "delta", delta=text)]
+
+    def _item(self, part: Opaque | Image) -> _Item | None:
+        is_citation = isinstance(part, Opaque) and part.kind == CITATION
+        return None if is_citation else _item(part, self._info.id, self._index)
 
     @property
     def _index(self) -> int:
