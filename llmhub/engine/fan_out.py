@@ -113,7 +113,7 @@ class _FanOut:
         self.wake = asyncio.Event()
         self.workers: dict[asyncio.Task[None], SendContext] = {}
         self.slots = ConcurrencySlots(
-            spec.concurrency, self.queues, lambda: len(self.workers), self.wake.set, spec.slots
+            spec.concurrency, self.queues, lambda: len(self.workers), self._count_remaining, self.wake.set, spec.slots
         )
         self.supplier: asyncio.Task[Any] | None = None
         self.waiting_elsewhere: asyncio.Task[None] | None = None
@@ -220,6 +220,12 @@ class _FanOut:
         is_alone = self.single_flight is not None and self.single_flight.exclusive
         ahead_s = LONE_CLAIM_AHEAD_S if is_alone else CLAIM_AHEAD_S
         return min(max(int(per_second * ahead_s), MIN_CLAIMED), CHUNK_SIZE)
+
+    def _count_remaining(self) -> int:
+        """Return the most calls that may not have ended; the next chunk counts as whole until it has been planned."""
+        unclaimed = sum([len(missing) for missing, *_ in self.unclaimed])
+        unplanned = 0 if self.planner.exhausted else CHUNK_SIZE
+        return len(self.workers) + self.queues.size + unclaimed + unplanned
 
     def _add_planned(self, missing: Sequence[PlannedItem], weight: int) -> None:
         """Add the missing items of a chunk to those that are claimed next."""

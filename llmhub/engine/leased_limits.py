@@ -282,6 +282,21 @@ class SharedLimits:
                 self.limiter.leave(scope, self.member)
 
 
+class Demand(NamedTuple):
+    """The calls of a target that come after those that wait, as far as the runs know that send them.
+
+    Parameters
+    ----------
+    upcoming
+        Calls that have not come to the limiter yet.
+    at_once
+        Calls that could be sent, with those that wait, before any reply arrives.
+    """
+
+    upcoming: int
+    at_once: int
+
+
 class LeaseEvents(NamedTuple):
     """Callbacks of leased limits.
 
@@ -293,11 +308,14 @@ class LeaseEvents(NamedTuple):
         All workers pause until this time of the clock.
     record_decision
         Logs that the store was lost or came back.
+    demand
+        Returns the calls that are still to come; ``None`` if it is not known.
     """
 
     on_lease: Callable[[], None]
     on_pause: Callable[[float], None]
     record_decision: RecordDecision
+    demand: Callable[[], Demand | None]
 
 
 def lease_seconds(jobs: int, job_workers: int) -> float:
@@ -502,10 +520,7 @@ class LeasedLimits:
         await self._book(calls, reserved_for=earlier + calls)
 
     def _next_calls(self, granted: int) -> list[Waiting]:
-        """Return the calls that the next lease is for: those that wait, and as many like the last of them as will.
-
-        Fewer calls wait at a time than a run sends in a second, so a lease may be for twice as many as it sent in one.
-        """
+        """Return the calls that the next lease is for: those that wait, and as many like the last of them as will."""
         # The first lease is for one call, unless it is known how many workers there are: its answer tells.
         is_known = self._lease_calls or self.job_workers > 1
         lease_s = lease_seconds(self.jobs, self.job_workers) if is_known else 0.0
@@ -513,8 +528,7 @@ class LeasedLimits:
         booked = [0.0] * len(self._limits)
         waiting = list(islice(self._waiting, granted, None))
         calls: list[Waiting] = []
-        # Where enough have waited for whole leases, fewer mean that the run comes to its end.
-        more = 0 if self._was_full else 2 * max(self._taken, self._taken_before) - len(waiting)
+        more = self._more_calls(granted, len(waiting))
         self._was_full = False
         for waiter in waiting + waiting[-1:] * more:
             is_full = False
@@ -530,6 +544,18 @@ class LeasedLimits:
                 break
             calls.append(waiter)
         return calls
+
+    def _more_calls(self, granted: int, waiting: int) -> int:
+        """Return how many calls will come before the end of a lease, after those that wait without one.
+
+        Fewer calls wait at a time than a run sends in a second, so a lease may be for more than it sent in one.
+        """
+        sent = max(self._taken, self._taken_before)
+        demand = self._events.demand()
+        if demand is None:
+            # Where enough have waited for whole leases, fewer mean that the run comes to its end.
+            return 0 if self._was_full else 2 * sent - waiting
+        return min(demand.upcoming, max(demand.at_once - granted, sent + sent // 4) - waiting)
 
     def _start(self, work: Any) -> None:
         self._asking = asyncio.get_running_loop().create_task(work)

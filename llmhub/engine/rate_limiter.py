@@ -16,6 +16,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
+from functools import partial
 from itertools import count
 from math import inf
 from operator import attrgetter
@@ -42,6 +43,7 @@ from llmhub.engine.decision_log import RecordDecision
 from llmhub.engine.leased_limits import (
     REFUSED_PAUSE_S,
     RESERVATIONS,
+    Demand,
     LeasedLimits,
     LeaseEvents,
     Reservation,
@@ -344,7 +346,7 @@ class RateLimiter:
             limiter.paused_until = max(limiter.paused_until, until)
 
         limits = {name: self._limits[name] for name in names if name in self._limits}
-        events = LeaseEvents(self._admit_waiters, on_pause, self._record_decision)
+        events = LeaseEvents(self._admit_waiters, on_pause, self._record_decision, partial(_demand, limiter))
         limiter.leased = self._shared.for_target(target, limits, limiter.waiters, self._clock, events)
         if limiter.leased is not None:
             limiter.adaptive = None  # a search by one worker would be disturbed by the others
@@ -649,6 +651,17 @@ class RateLimiter:
             if limiter.leased is not None:
                 limiter.leased.pause(pause_s)
             self._record_decision("pause", limiter.name, "rate-limit errors", wait_s=pause_s)
+
+
+def _demand(limiter: TargetLimiter) -> Demand | None:
+    """Return what runs will send after the calls that wait; ``None`` for calls of no run, or of one to more targets."""
+    runs: set[ConcurrencySlots] = set()
+    for waiter in limiter.waiters:
+        if waiter.slot is None or waiter.slot.slots.queues.has_several_targets:
+            return None
+        runs.add(waiter.slot.slots)
+    upcoming = sum([run.remaining_count() for run in runs]) - limiter.in_flight - len(limiter.waiters)
+    return Demand(max(upcoming, 0), sum([group.limit for group in {run.group for run in runs}]) - limiter.in_flight)
 
 
 def _expect(reservations: Collection[Reservation], sign: int) -> None:

@@ -160,6 +160,8 @@ class ConcurrencySlots:
         The run's planned items.
     started_count
         Returns the number of workers, including those that released their slot.
+    remaining_count
+        Returns the most calls that may not have ended: those that were started, and those that were not.
     on_change
         Called when a slot is free or a target has fewer waiting calls.
     group
@@ -171,6 +173,7 @@ class ConcurrencySlots:
         limit: int,
         queues: TargetQueues,
         started_count: Callable[[], int],
+        remaining_count: Callable[[], int],
         on_change: Callable[[], None],
         group: SlotGroup | None = None,
     ) -> None:
@@ -179,6 +182,7 @@ class ConcurrencySlots:
         self.queues = queues
         self.released = 0
         self.started_count = started_count
+        self.remaining_count = remaining_count
         self.on_change = on_change
         self.reacquiring: deque[Slot] = deque()
 
