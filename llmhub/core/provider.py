@@ -257,7 +257,8 @@ class HttpReply:
 class RateLimitInfo:
     """Rate limits as a reply reports them; ``None`` for what it does not report.
 
-    Resets are seconds from the reply. ``tokens`` counts input and output together, as some providers do.
+    Resets are seconds from the reply. ``tokens`` counts input and output together, as some providers do,
+    and ``images`` those of the input.
     """
 
     limit_requests: int | None = None
@@ -272,6 +273,9 @@ class RateLimitInfo:
     limit_output_tokens: int | None = None
     remaining_output_tokens: int | None = None
     reset_output_tokens_s: float | None = None
+    limit_images: int | None = None
+    remaining_images: int | None = None
+    reset_images_s: float | None = None
     retry_after_s: float | None = None
     should_retry: bool | None = None
 

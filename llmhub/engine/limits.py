@@ -19,7 +19,7 @@ from typing import Any, Final, NamedTuple, TypeAlias
 from llmhub.core.errors import invalid
 from llmhub.core.provider import RateLimitInfo
 from llmhub.core.token_estimate import estimate_tokens
-from llmhub.core.types import CompletionRequest
+from llmhub.core.types import CompletionRequest, Image
 
 MINUTE_S: Final = 60.0
 DAY_S: Final = 86_400.0
@@ -272,9 +272,10 @@ class RateCost(NamedTuple):
     tokens: float = 0.0
     input_tokens: float = 0.0
     output_tokens: float = 0.0
+    input_images: float = 0.0
 
 
-DIMENSIONS: Final = ("requests", "tokens", "input tokens", "output tokens")
+DIMENSIONS: Final = ("requests", "tokens", "input tokens", "output tokens", "input images")
 """What a limit can count; limits refer to it by index."""
 NO_COST: Final = RateCost(0.0)
 ONE_REQUEST: Final = RateCost()
@@ -282,14 +283,21 @@ ONE_REQUEST: Final = RateCost()
 
 def add_costs(first: RateCost, second: RateCost) -> RateCost:
     """Return the sum of two costs."""
-    return RateCost(first[0] + second[0], first[1] + second[1], first[2] + second[2], first[3] + second[3])
+    return RateCost(
+        first[0] + second[0],
+        first[1] + second[1],
+        first[2] + second[2],
+        first[3] + second[3],
+        first[4] + second[4],
+    )
 
 
 def estimate_cost(request: CompletionRequest, typical_output_tokens: float = TYPICAL_OUTPUT_TOKENS) -> RateCost:
     """Return the expected cost of a request, to be corrected once its usage is known."""
     input_tokens = sum([estimate_tokens(message.text) for message in request.messages])
     output_tokens = request.n * (request.max_tokens or typical_output_tokens)
-    return RateCost(1.0, input_tokens + output_tokens, input_tokens, output_tokens)
+    images = sum([type(part) is Image for message in request.messages for part in message.parts])
+    return RateCost(1.0, input_tokens + output_tokens, input_tokens, output_tokens, images)
 
 
 def token_bucket(per_minute: float, burst: float, now: float = 0.0) -> TokenBucket:
@@ -352,13 +360,14 @@ class LearnedLimit(NamedTuple):
     slides: bool = False
 
 
-def reported_limits(info: RateLimitInfo) -> tuple[ReportedLimit, ReportedLimit, ReportedLimit, ReportedLimit]:
+def reported_limits(info: RateLimitInfo) -> tuple[ReportedLimit, ...]:
     """Return what a reply reports of each dimension, in the order of `DIMENSIONS`."""
     return (
         (info.limit_requests, info.remaining_requests, info.reset_requests_s),
         (info.limit_tokens, info.remaining_tokens, info.reset_tokens_s),
         (info.limit_input_tokens, info.remaining_input_tokens, info.reset_input_tokens_s),
         (info.limit_output_tokens, info.remaining_output_tokens, info.reset_output_tokens_s),
+        (info.limit_images, info.remaining_images, info.reset_images_s),
     )
 
 

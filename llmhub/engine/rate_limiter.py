@@ -482,7 +482,10 @@ class RateLimiter:
             return wait
         booked: list[tuple[LimitState, WindowState]] = []
         for limit in limiter.limits:
-            state, wait_s = take(limit.state, now, cost[limit.dimension])
+            amount = cost[limit.dimension]
+            if not amount:  # a limit of images does not hold up a text
+                continue
+            state, wait_s = take(limit.state, now, amount)
             if MIN_WAIT_S < wait_s < limit.max_wait_s:
                 return Wait(wait_s, limit.reason, limit)
             booked.append((limit, state))
@@ -584,6 +587,7 @@ class RateLimiter:
             booked.tokens - max(input_tokens + output_tokens, permit.least_tokens),
             booked.input_tokens - input_tokens,
             booked.output_tokens - output_tokens,
+            0.0,
         )
         for limit in limiter.limits:
             # A learned state includes every request sent before the one whose reply taught it.

@@ -2,7 +2,7 @@
 
 It takes earlier reasoning back as ``reasoning``, the field in which it sends it.
 
-Source: https://inference-docs.cerebras.ai/capabilities/reasoning and recorded exchanges (read 2026-11-30).
+Sources: https://inference-docs.cerebras.ai/capabilities/reasoning, .../support/rate-limits and recorded exchanges (read 2026-11-30).
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from typing import Final
 
 from llmhub.core.types import CacheMark
 from llmhub.providers.openai_compatible import openai_compatible, rename_reasoning
-from llmhub.providers.rate_limit_headers import per_window_headers, rate_limit_reader
+from llmhub.providers.rate_limit_headers import read_window, tightest
 from llmhub.providers.vendor import PriceListing
 
-RATE_LIMIT_HEADERS: Final = per_window_headers("requests-minute", "tokens-minute")
+read_rate_limits: Final = tightest(*map(read_window, ("minute", "hour", "day")))
 
 ENTRIES: Final = (
     openai_compatible(
@@ -24,7 +24,7 @@ ENTRIES: Final = (
         "CEREBRAS_API_KEY",
         refused_parts=(CacheMark,),
         adapt=partial(rename_reasoning, "reasoning"),
-        limits=rate_limit_reader(RATE_LIMIT_HEADERS),
+        limits=read_rate_limits,
         price_listing=PriceListing("cerebras"),
     ),
 )

@@ -26,6 +26,7 @@ from llmhub.providers.auth import bearer_token
 from llmhub.providers.model_profiles import UNKNOWN_MODELS, ModelProfiles
 from llmhub.providers.rate_limit_headers import (
     HeaderTable,
+    parse_count,
     parse_go_duration,
     per_window_headers,
     rate_limit_reader,
@@ -66,8 +67,11 @@ RATE_LIMIT_HEADERS: Final[HeaderTable] = {
     **per_window_headers("requests", "tokens"),
     "reset_requests_s": (("x-ratelimit-reset-requests",), parse_go_duration),
     "reset_tokens_s": (("x-ratelimit-reset-tokens",), parse_go_duration),
+    "limit_images": (("x-ratelimit-limit-input-images",), parse_count),
+    "remaining_images": (("x-ratelimit-remaining-input-images",), parse_count),
+    "reset_images_s": (("x-ratelimit-reset-input-images",), parse_go_duration),
 }
-"""Headers of OpenAI, which most compatible servers copy."""
+"""Headers of OpenAI, which most compatible servers copy; those of images were in recorded replies of 2025."""
 
 PROJECT_HEADERS: Final[HeaderTable] = {
     **per_window_headers("requests", "project-tokens"),

@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from operator import attrgetter
 from typing import Any, Final, TypeAlias
 
 from llmhub.core.provider import HttpReply, RateLimitInfo
@@ -191,22 +192,53 @@ def read_windows(reply: HttpReply) -> RateLimitInfo:
     return replace(info, **counts)
 
 
+LIMITED_UNITS: Final = ("requests", "tokens")
+
+
 def tightest(*readers: Callable[[HttpReply], RateLimitInfo]) -> Callable[[HttpReply], RateLimitInfo]:
-    """Return a reader of token limits of which several apply: the one with the least left counts.
+    """Return a reader of limits of requests and tokens of which several apply: the one with the least left counts.
 
     The first reader reads everything else.
+
+    Examples
+    --------
+    >>> read = tightest(read_window("minute"), read_window("day"))
+    >>> names = {"remaining-requests-minute": "30", "remaining-requests-day": "4", "reset-requests-day": "33011.38"}
+    >>> info = read(HttpReply(200, {f"x-ratelimit-{name}": value for name, value in names.items()}))
+    >>> info.remaining_requests, info.reset_requests_s
+    (4, 33011.38)
     """
 
     def read(reply: HttpReply) -> RateLimitInfo:
         first, *others = (reader(reply) for reader in readers)
-        known = [info for info in (first, *others) if info.remaining_tokens is not None]
-        least = min(known, key=lambda info: info.remaining_tokens or 0, default=first)
-        return replace(
-            first,
-            limit_tokens=least.limit_tokens,
-            remaining_tokens=least.remaining_tokens,
-            reset_tokens_s=least.reset_tokens_s,
-        )
+        values: dict[str, Any] = {}
+        for unit in LIMITED_UNITS:
+            left = f"remaining_{unit}"
+            known = [info for info in (first, *others) if getattr(info, left) is not None]
+            least = min(known, key=attrgetter(left), default=first)
+            values |= {name: getattr(least, name) for name in (f"limit_{unit}", left, f"reset_{unit}_s")}
+        return replace(first, **values)
+
+    return read
+
+
+def read_window(window: str) -> Callable[[HttpReply], RateLimitInfo]:
+    """Return a reader of headers that end in ``window``, with resets in seconds (``x-ratelimit-reset-requests-day``).
+
+    An allowance of an hour or a day without a reset is left out, since others are taken for a minute's.
+    """
+    resets = {f"reset_{unit}_s": ((f"x-ratelimit-reset-{unit}-{window}",), parse_seconds) for unit in LIMITED_UNITS}
+    read_all = rate_limit_reader({**per_window_headers(f"requests-{window}", f"tokens-{window}"), **resets})
+
+    def read(reply: HttpReply) -> RateLimitInfo:
+        info = read_all(reply)
+        without_reset = [unit for unit in LIMITED_UNITS if getattr(info, f"reset_{unit}_s") is None]
+        if window == "minute" or not without_reset:
+            return info
+        unknown: dict[str, Any] = {
+            f"{field}_{unit}": None for unit in without_reset for field in ("limit", "remaining")
+        }
+        return replace(info, **unknown)
 
     return read
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from bisect import bisect_right
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -14,7 +15,7 @@ from returns.result import Failure, Success
 
 from llmhub.core.errors import BadRequestError, Overloaded, RateLimited, ServerError
 from llmhub.core.provider import Endpoint, RateLimitInfo
-from llmhub.core.types import CompletionRequest, CompletionResponse, Message, Usage
+from llmhub.core.types import CompletionRequest, CompletionResponse, Image, Message, Usage
 from llmhub.engine.call import Answer, Call, Target, chain
 from llmhub.engine.decision_log import DecisionLog
 from llmhub.engine.limits import (
@@ -308,6 +309,16 @@ def test_max_tokens_stay_booked_where_the_provider_counts_them(provider: str, vi
     assert sent_at == pytest.approx(
         [0.0, *(60 / 59 * (1000 / booked) + 60 / 59 * index for index in range(3))], rel=0.05
     )
+
+
+def test_limit_of_images_holds_up_calls_with_images_only(virtual: Any) -> None:
+    used_up = replace(OK, limits=RateLimitInfo(limit_images=60, remaining_images=0, reset_images_s=60.0))
+    image = replace(call(), request=replace(call().request, messages=(Message("user", Image(url="https://h/a.png")),)))
+    assert estimate_cost(image.request).input_images == 1
+    _, sent_at = story(virtual, None, [used_up], [image, call(), image])
+    first, text, second = sent_at
+    assert text == first
+    assert second >= text + 1.0
 
 
 def test_booking_stays_without_usage(virtual: Any) -> None:

@@ -23,6 +23,13 @@ CORPUS = Path(__file__).parents[1] / "fixtures/conformance"
 DATE = "Sun, 22 Nov 2026 10:00:00 GMT"
 
 
+def test_limits_of_images_are_read() -> None:
+    """As in a recorded 429 of gpt-4o of 2025-07-15."""
+    images = {"limit-input-images": "50000", "remaining-input-images": "49999", "reset-input-images": "1ms"}
+    info = PROVIDERS["openai"].limits(HttpReply(429, {f"x-ratelimit-{name}": value for name, value in images.items()}))
+    assert (info.limit_images, info.remaining_images, info.reset_images_s) == (50_000, 49_999, 0.001)
+
+
 def test_openai_headers() -> None:
     headers = {
         "X-RateLimit-Limit-Requests": "5000",
@@ -208,6 +215,8 @@ RECORDED: Mapping[str, tuple[str, int]] = {
     "anthropic": ("anthropic-messages", 25),
     "cerebras": ("cerebras-chat_completions", 2),
     "mistral": ("mistral-chat_completions", 4),
+    "huggingface": ("huggingface-chat_completions", 1),
+    "together": ("together-chat_completions", 1),
 }
 
 
@@ -238,10 +247,19 @@ def test_recorded_headers_are_read(name: str) -> None:
         ("azure", {"limit-requests": 10, "renewalperiod-requests": 10}, {"limit_requests": 60}),
         ("azure", {"limit-requests": 10, "renewalperiod-requests": 60}, {"limit_requests": 10}),
         ("openai", {"remaining-tokens": 9, "remaining-project-tokens": 5}, {"remaining_tokens": 5}),
+        ("openai", {"limit-input-images": 250, "remaining-input-images": 249}, {"remaining_images": 249}),
+        ("cerebras", {"remaining-requests-day": 9, "reset-requests-day": 33011.38}, {"remaining_requests": 9}),
+        ("cerebras", {"remaining-requests-day": 9}, {"remaining_requests": None}),
+        (
+            "huggingface",
+            {"remaining-requests-minute": 30, "remaining-requests-day": 4, "reset-requests-day": 33011.38},
+            {"remaining_requests": 4, "reset_requests_s": 33011.38},
+        ),
+        ("huggingface", {"remaining-tokens": 9, "remaining-tokens-minute": 4}, {"remaining_tokens": 4}),
         ("openai", {"remaining-tokens": 9, "limit-tokens": 20}, {"remaining_tokens": 9, "limit_tokens": 20}),
     ],
 )
-def test_windows_of_vendors(name: str, headers: dict[str, int], expected: dict[str, Any]) -> None:
+def test_windows_of_vendors(name: str, headers: dict[str, float], expected: dict[str, Any]) -> None:
     reply = HttpReply(200, {f"x-ratelimit-{key}": str(value) for key, value in headers.items()})
     info = PROVIDERS[name].limits(reply)
     assert {field: getattr(info, field) for field in expected} == expected
