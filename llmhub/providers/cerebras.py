@@ -2,7 +2,8 @@
 
 It takes earlier reasoning back as ``reasoning``, the field in which it sends it.
 
-Sources: https://inference-docs.cerebras.ai/capabilities/reasoning, .../support/rate-limits and recorded exchanges (read 2026-11-30).
+Sources: https://inference-docs.cerebras.ai/capabilities/reasoning,
+https://inference-docs.cerebras.ai/support/rate-limits and recorded exchanges (read 2026-11-30).
 """
 
 from __future__ import annotations
