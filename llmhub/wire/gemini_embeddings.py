@@ -4,14 +4,15 @@ What differs here:
 
 - ``batchEmbedContents`` takes a whole request for each text; older models report no tokens.
 - Vertex: ``predict`` takes ``instances`` and counts the tokens of each; newer models have ``embedContent``, with one
-  text in a request.
+  text in a request and the options in ``embedContentConfig``.
 - The kind of a text is ``taskType``. gemini-embedding-2 and later take it as words of the text itself, so that none is
   sent to them.
 - Vectors below the full length are not normalised by gemini-embedding-001.
 
 Sources: https://ai.google.dev/api/embeddings, https://ai.google.dev/gemini-api/docs/embeddings,
-https://docs.cloud.google.com/vertex-ai/generative-ai/docs/model-reference/text-embeddings-api and recorded exchanges
-(read 2026-11-30).
+https://docs.cloud.google.com/vertex-ai/generative-ai/docs/model-reference/text-embeddings-api,
+https://docs.cloud.google.com/python/docs/reference/aiplatform/latest/google.cloud.aiplatform_v1beta1.types.EmbedContentRequest
+and recorded exchanges (read 2026-11-30).
 """
 
 from __future__ import annotations
@@ -91,7 +92,8 @@ def encode(request: EmbedRequest) -> Result[Payload, LLMError]:
 def encode_vertex(request: EmbedRequest) -> Result[Payload, LLMError]:
     """Encode a request of Vertex AI."""
     if takes_content(request.model):
-        return Success({**_content("".join(request.texts)), **_options(request)})
+        config = _options(request)
+        return Success({**_content("".join(request.texts)), **({"embedContentConfig": config} if config else {})})
     options = request.options
     task = {} if options.kind is None else {"task_type": TASK_TYPES[options.kind]}
     payload: Payload = {"instances": [{"content": text, **task} for text in request.texts]}

@@ -3,18 +3,28 @@
 from __future__ import annotations
 
 import base64
+import io
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import botocore.session
+import httpx
 import numpy as np
 import openai
 import pytest
+from botocore.awsrequest import AWSResponse
 from google import genai
 from google.genai import types
+from google.oauth2 import credentials as google_credentials
+from urllib3 import HTTPResponse
 
+from llmhub.core.embedding import EmbedOptions, EmbedRequest
+from llmhub.core.protocol import interpret_embedding, prepare_embedding
+from llmhub.core.provider import Endpoint, HttpReply
+from llmhub.providers.registry import PROVIDERS
 from llmhub.sim import Faults, SimLimit, Simulator, SimulatorThread, serving
 
 CORPUS = Path(__file__).parents[2] / "tests/fixtures/conformance"
@@ -108,6 +118,80 @@ def test_bedrock_reads_vectors(simulator: SimulatorThread) -> None:
     body = json.dumps({"inputText": "a", "dimensions": 256})
     reply = client.invoke_model(modelId="amazon.titan-embed-text-v2:0", body=body)
     assert len(json.loads(reply["body"].read())["embedding"]) == 256
+    client.close()
+
+
+@pytest.mark.parametrize("model", ["text-embedding-005", "gemini-embedding-2"])
+def test_requests_to_vertex_are_those_of_google(model: str) -> None:
+    """Both read the same reply."""
+    sent: list[httpx.Request] = []
+    statistics = {"truncated": False, "token_count": 6}
+    body: dict[str, Any] = {"predictions": [{"embeddings": {"values": [0.5, 0.25], "statistics": statistics}}]}
+    if model == "gemini-embedding-2":
+        body = {"embedding": {"values": [0.5, 0.25]}, "usageMetadata": {"promptTokenCount": 6}}
+
+    def answer(http_request: httpx.Request) -> httpx.Response:
+        sent.append(http_request)
+        return httpx.Response(200, json=body)
+
+    client = genai.Client(
+        vertexai=True,
+        project="p",
+        location="us-central1",
+        credentials=google_credentials.Credentials("t"),  # type: ignore[no-untyped-call]
+        http_options=types.HttpOptions(client_args={"transport": httpx.MockTransport(answer)}),
+    )
+    found = client.models.embed_content(model=model, contents=["a"], config={"output_dimensionality": 2})  # type: ignore[arg-type]
+    assert found.embeddings is not None
+    request = EmbedRequest(model, ("a",), EmbedOptions(dimensions=2))
+    endpoint = Endpoint(api_key="t", project="p", region="us-central1")
+    own = prepare_embedding(PROVIDERS["vertex"], endpoint, request, 0.0).unwrap()
+    theirs = json.loads(sent[0].content)
+    theirs.get("content", {}).pop("role", None)
+    assert json.loads(own.body) == theirs
+    assert own.url == str(sent[0].url).replace("/v1beta1/", "/v1/")
+    response = interpret_embedding(PROVIDERS["vertex"], request, HttpReply(200, {}, json.dumps(body).encode())).unwrap()
+    assert memoryview(response.vectors).cast("f").tolist() == found.embeddings[0].values
+    count = found.embeddings[0].statistics
+    assert count is not None
+    assert response.usage.input_tokens == count.token_count
+
+
+@pytest.mark.parametrize(
+    ("model", "body"),
+    [
+        ("amazon.titan-embed-text-v2:0", {"embedding": [0.5, 0.25], "inputTextTokenCount": 6}),
+        ("cohere.embed-english-v3", {"embeddings": [[0.5, 0.25]], "id": "1", "texts": ["a"]}),
+    ],
+)
+def test_requests_to_bedrock_are_those_of_botocore(model: str, body: dict[str, Any]) -> None:
+    """Replies as in https://docs.aws.amazon.com/bedrock/latest/userguide/model-parameters-embed.html and the page of
+    Titan beside it (read 2026-11-30).
+    """
+    keys = {"aws_access_key_id": "k", "aws_secret_access_key": "s"}
+    client = botocore.session.Session().create_client("bedrock-runtime", region_name="us-east-1", **keys)
+    sent: list[Any] = []
+    headers = {"x-amzn-bedrock-input-token-count": "6", "content-type": "application/json"}
+    reply = HttpReply(200, headers, json.dumps(body).encode())
+
+    def answer(request: Any, **_: Any) -> AWSResponse:
+        sent.append(request)
+        raw = HTTPResponse(io.BytesIO(reply.body), preload_content=False)
+        return AWSResponse(request.url, 200, headers, raw)
+
+    client.meta.events.register("before-send.bedrock-runtime", answer)
+    asked = EmbedRequest(model, ("a",), EmbedOptions())
+    endpoint = Endpoint(access_key_id="k", secret_access_key="s", region="us-east-1")
+    own = prepare_embedding(PROVIDERS["bedrock"], endpoint, asked, 0.0).unwrap()
+    found = client.invoke_model(
+        modelId=model, body=own.body, contentType=own.headers["content-type"], accept="application/json"
+    )
+    assert (own.url, own.body) == (sent[0].url, sent[0].body)
+    response = interpret_embedding(PROVIDERS["bedrock"], asked, reply).unwrap()
+    theirs = json.loads(found["body"].read())
+    vector = theirs["embedding"] if "embedding" in theirs else theirs["embeddings"][0]
+    assert memoryview(response.vectors).cast("f").tolist() == vector
+    assert response.usage.input_tokens == 6
     client.close()
 
 

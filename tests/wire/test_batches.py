@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from returns.pipeline import is_successful
 
+from llmhub.core import errors
 from llmhub.core.batch import Batch, BatchRow, BatchWire, custom_id, key_from_custom_id
 from llmhub.core.embedding import EmbedRequest
 from llmhub.core.protocol import interpret, interpret_embedding
@@ -244,6 +245,20 @@ def test_rows_of_bedrock_expire_and_fail() -> None:
     assert row.reply is not None
     assert row.reply.status == 400
     assert interpret(PROVIDERS["bedrock"], row.reply).failure().message == "bad"
+
+
+def test_documented_rows_of_bedrock() -> None:
+    """https://docs.aws.amazon.com/bedrock/latest/userguide/batch-inference-results.html (read 2026-11-30)."""
+    failed = {"recordId": "1223213ABCD", "modelInput": {}, "error": {"errorCode": 400, "errorMessage": "bad request"}}
+    row = bedrock_batch.decode_line(msgspec.json.encode(failed)).unwrap()
+    assert row.reply is not None
+    error = interpret(PROVIDERS["bedrock"], row.reply).failure()
+    assert (type(error), error.message) == (errors.InvalidRequest, "bad request")
+    output = {"output": {"message": {"role": "assistant", "content": [{"text": "blue"}]}}, "stopReason": "end_turn"}
+    done = {"recordId": "3223593EFGH", "modelInput": {}, "modelOutput": output}
+    row = bedrock_batch.decode_line(msgspec.json.encode(done)).unwrap()
+    assert row.reply is not None
+    assert interpret(PROVIDERS["bedrock"], row.reply).unwrap().text == "blue"
 
 
 def test_storage_of_bedrock_and_vertex_is_beside_an_address_of_somebody_else() -> None:

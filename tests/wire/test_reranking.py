@@ -51,6 +51,10 @@ def test_a_request_has_the_query_and_the_texts(provider: str, url: str, quiet: b
     ],
 )
 def test_scores_come_in_the_order_of_the_texts(provider: str, body: dict[str, Any], tokens: int | None) -> None:
+    """The fields are those of the documented replies: https://docs.cohere.com/reference/rerank,
+    https://docs.voyageai.com/reference/reranker-api, https://api.jina.ai/docs and
+    https://docs.vllm.ai/en/stable/serving/openai_compatible_server.html (read 2026-11-30).
+    """
     reply = HttpReply(200, {}, msgspec.json.encode(body))
     found = interpret_embedding(PROVIDERS[provider], REQUEST, reply).unwrap()
     assert memoryview(found.vectors).cast("f").tolist() == [0.25, 0.0, 0.5]

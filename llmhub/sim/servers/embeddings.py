@@ -177,7 +177,8 @@ def _parse_google(payload: Payload, route: SimRoute) -> SimEmbedRequest | SimErr
         if not isinstance(items, list):
             return _invalid("requests")
         texts = _texts([_content_text(as_mapping(item)) for item in items])
-        dimensions = next((_whole(item.get("outputDimensionality")) for item in map(as_mapping, items)), None)
+        configs = [as_mapping(item.get("embedContentConfig")) or item for item in map(as_mapping, items)]
+        dimensions = next((_whole(config.get("outputDimensionality")) for config in configs), None)
         encoding = route.version
     if texts is None:
         return _invalid("content")
