@@ -1,8 +1,8 @@
 """Look-up of prices in the table of genai-prices.
 
 The table is the one bundled with genai-prices (https://github.com/pydantic/genai-prices, read 2026-11-22): nothing is
-downloaded. Items that a provider bills besides tokens and requests (web searches, storage) are in no usage and in no
-cost, unless the provider reports the cost itself.
+downloaded. Prices that it lacks are in the vendors' files. Items that a provider bills besides tokens and requests (web
+searches, storage) are in no usage and in no cost, unless the provider reports the cost itself.
 """
 
 from __future__ import annotations
@@ -67,7 +67,8 @@ def find_listed_price(listing: PriceListing, model: str, when: datetime) -> Pric
     provider = next((row for row in providers if row.id == provider_id), None)
     entry = provider.find_model(listing.model_name(model), all_providers=providers) if provider else None
     if provider is None or entry is None:
-        return _price_of_embeddings(listing, model)
+        published = listing.sheet.price(listing.provider_id, listing.model_name(model)) if listing.sheet else None
+        return published or _price_of_embeddings(listing, model)
     utc = when.replace(tzinfo=UTC) if when.tzinfo is None else when.astimezone(UTC)
     listed = entry.get_prices(utc)
     if listed.input_mtok is None or (listed.output_mtok is None and not is_embedding_model(entry.id)):
@@ -148,14 +149,15 @@ def listed_models(providers: Iterable[str], when: datetime) -> list[ListedModel]
     rows = {row.id: row for row in table}
     listed = []
     for name in providers:
-        row = rows.get(price_listing(name).provider_id)
-        for entry in row.models if row is not None else ():
-            if getattr(entry, "deprecated", False):
-                continue
-            price = find_price(name, entry.id, when)
+        listing = price_listing(name)
+        row = rows.get(listing.provider_id)
+        entries = [entry for entry in row.models if not getattr(entry, "deprecated", False)] if row is not None else []
+        windows = {entry.id: entry.context_window for entry in entries}
+        for model in (*windows, *(listing.sheet.rates if listing.sheet is not None else ())):
+            price = find_price(name, model, when)
             if price is not None:
                 rates = price.rates
-                listed.append(ListedModel(name, entry.id, entry.context_window, rates.input, rates.output))
+                listed.append(ListedModel(name, model, windows.get(model), rates.input, rates.output))
     return listed
 
 

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from decimal import Decimal
 from functools import partial
 from typing import TypeAlias
 from urllib.parse import quote
 
 from llmhub.core.embedding import EmbedRequest
 from llmhub.core.errors import DROP_HINT, Hint, InvalidRequest, LLMError, Unsupported
-from llmhub.core.pricing import Price
+from llmhub.core.pricing import Price, PriceTier, Rates
 from llmhub.core.provider import EmbedService, EmbedWire, Endpoint, PackLimits, Provider
 from llmhub.core.reasoning_details import REASONING_DETAILS
 from llmhub.core.recording import is_recording
@@ -59,12 +60,62 @@ class PriceListing:
         does not have.
     upstream
         For a gateway at the prices of others: the table's id of each provider that a model's name begins with.
+    sheet
+        Published prices of models that the table does not have.
     """
 
     provider_id: str
     model_name: Callable[[str], str] = same_name
     adjust: Callable[[str, Price], Price] | None = None
     upstream: Mapping[str, str] | None = None
+    sheet: PriceSheet | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PriceSheet:
+    """Prices that a provider publishes and the table of genai-prices lacks.
+
+    Parameters
+    ----------
+    date
+        When they were read, as ``YYYY-MM-DD``.
+    rates
+        Rates by model; and, where longer requests have others, those by the number of input tokens above which they
+        apply.
+    """
+
+    date: str
+    rates: Mapping[str, Rates | Mapping[int, Rates]]
+
+    def price(self, provider_id: str, model: str) -> Price | None:
+        """Return the price of a model, ``None`` if it is not on the sheet."""
+        listed = self.rates.get(model)
+        if listed is None:
+            return None
+        tiers = {0: listed} if isinstance(listed, Rates) else listed
+        return Price(
+            price_id=f"llmhub:{provider_id}/{model}@{self.date}",
+            source=f"llmhub {self.date}",
+            rates=tiers[0],
+            tiers=tuple(PriceTier(above, rates) for above, rates in tiers.items() if above),
+        )
+
+
+def per_million(input_usd: str, output_usd: str, *, cached: str | None = None, reasoning: str | None = None) -> Rates:
+    """Return rates that are given in US dollars per million tokens.
+
+    Examples
+    --------
+    >>> per_million("0.4", "1.2").output
+    Decimal('0.0000012')
+    """
+    usd = [None if text is None else Decimal(text).scaleb(-6) for text in (cached, reasoning)]
+    return Rates(
+        input=Decimal(input_usd).scaleb(-6),
+        output=Decimal(output_usd).scaleb(-6),
+        cached_input=usd[0],
+        reasoning=usd[1],
+    )
 
 
 @dataclass(frozen=True, slots=True)
