@@ -8,7 +8,15 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Final, Literal, TypeAlias, cast, get_args
 
-from llmhub.cache.store import BlockValues, Entry, GetMany, Store, block_from_many, validate_seconds
+from llmhub.cache.store import (
+    BlockValues,
+    Entry,
+    GetMany,
+    NonblockingPut,
+    Store,
+    block_from_many,
+    validate_seconds,
+)
 from llmhub.core.errors import invalid
 
 Mode: TypeAlias = Literal["read-write", "read-only", "write-only", "refresh", "off"]
@@ -112,11 +120,18 @@ def restrict(store: Store | None, mode: CacheMode, clock: Callable[[], float] = 
         view = _ignore_older(store, lambda: mode.valid_since(clock()))
     if mode.mode == "write-only":
         return replace(view, put_many=partial(_put_absent, store))
-    return view if mode.writes else replace(view, put_many=_discard)
+    if mode.writes:
+        return view
+    return replace(view, put_many=_discard, nonblocking_put=NonblockingPut(_discard, _discard_at_once))
 
 
 def _discard(_entries: Iterable[Entry]) -> None:
     """Store nothing."""
+
+
+def _discard_at_once(_entries: Sequence[Entry]) -> bool:
+    """Store nothing, without blocking."""
+    return True
 
 
 def _put_absent(store: Store, entries: Iterable[Entry]) -> None:

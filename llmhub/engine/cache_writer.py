@@ -23,11 +23,14 @@ from llmhub.engine.call import Answer, Call, Target
 from llmhub.engine.event_loop import run_in_thread
 from llmhub.engine.row_outcome import RowOutcome, from_stored, pack_outcome, unpack_outcome
 from llmhub.engine.store_access import StoreAccess
+from llmhub.engine.write_ahead import WriteAheadLog
 
 T = TypeVar("T")
 
 FLUSH_DELAY_S: Final = 0.005
-"""Maximum time a response waits for others before it is written; a crash loses no more than this."""
+"""Maximum time a response waits for others before it is written."""
+HELD_FLUSH_DELAY_S: Final = 0.002
+"""The same where workers wait until their responses are written."""
 INITIAL_BACKOFF_S: Final = 0.5
 """Pause after the first failure of a store; doubled after each further one."""
 MAX_BACKOFF_S: Final = 30.0
@@ -64,18 +67,9 @@ class CacheWriter:
     max_unwritten_bytes
         Size of the responses that may wait to be written while further requests are sent. They are lost if the process
         is killed. None may wait unless this is given.
-    max_unwritten
-        Number of responses that may wait, or be written, while further requests are sent (see `is_behind`).
     """
 
-    def __init__(
-        self,
-        access: StoreAccess,
-        abort: Callable[[], None],
-        *,
-        max_unwritten_bytes: int = 0,
-        max_unwritten: float = inf,
-    ) -> None:
+    def __init__(self, access: StoreAccess, abort: Callable[[], None], *, max_unwritten_bytes: int = 0) -> None:
         self.store = access.store
         self.aborted_run = False
         self.damaged_keys: set[bytes] = set()
@@ -84,7 +78,9 @@ class CacheWriter:
         self._failures = self._dropped = self._backlog_bytes = 0
         self._max_unwritten_bytes = max_unwritten_bytes
         self._last_error: StoreError | None = None
-        self._max_unwritten, self._being_written = max_unwritten, 0
+        self._outlives_process = _outlives_process(access) and not max_unwritten_bytes
+        self._queued = self._being_written = 0
+        self._waiters: deque[tuple[int, asyncio.Future[None]]] = deque()
         self._has_worked = self._failed_slowly = self._is_failing = False
         self._backoff_s, self._backoff_until = INITIAL_BACKOFF_S, 0.0
         self._backlog: deque[Entry] = deque()
@@ -164,8 +160,9 @@ class CacheWriter:
     def enqueue_entry(self, entry: Entry) -> None:
         """Queue an entry to be written within `FLUSH_DELAY_S`."""
         self._append(entry)
+        self._queued += 1
         if self._timer is None and self._writing is None:
-            self._schedule(FLUSH_DELAY_S)
+            self._schedule(self._gather_s())
 
     def on_store_failure(self, error: StoreError) -> None:
         """Stop a strict run because the ledger or the leases failed."""
@@ -181,6 +178,9 @@ class CacheWriter:
         while self._backlog_bytes > MAX_BACKLOG_BYTES and len(self._backlog) > 1:
             self._backlog_bytes -= len(self._backlog.popleft().value)
             self._dropped += 1
+
+    def _gather_s(self) -> float:
+        return HELD_FLUSH_DELAY_S if self.holds_slots else FLUSH_DELAY_S
 
     def _schedule(self, delay_s: float) -> None:
         self._timer = asyncio.get_running_loop().call_later(delay_s, self._on_timer)
@@ -203,20 +203,38 @@ class CacheWriter:
         return self._write_on_loop() or self._backlog_bytes <= self._max_unwritten_bytes
 
     @property
-    def is_behind(self) -> bool:
-        """Whether so many responses are unwritten that no further request may be sent, since a crash would lose them.
+    def holds_slots(self) -> bool:
+        """Whether a response counts as in flight until it is written (see `wait_until_written`).
 
-        While the store fails, requests are sent nevertheless.
+        A crash then loses no more than is in flight. A ledger holds that without: what is queued is written before the
+        next request is recorded. While the store fails, requests are sent nevertheless.
         """
-        return len(self._backlog) + self._being_written > self._max_unwritten and not self._is_failing
+        return self._outlives_process and not self._is_failing and not _has_working_ledger(self._write_ahead)
 
-    async def catch_up(self) -> None:
-        """Wait until fewer responses are unwritten, or the store fails."""
-        while self.is_behind and not self._write_on_loop_unless_writing():
-            await asyncio.shield(self._writing or self._start_writing())
+    async def wait_until_written(self, workers: int) -> None:
+        """Wait until what is queued is written, or the store fails.
 
-    def _write_on_loop_unless_writing(self) -> bool:
-        return self._writing is None and self._write_on_loop()
+        Parameters
+        ----------
+        workers
+            Number of workers that queue responses here. Once half of them wait, their responses are written at once, so
+            that some are answered while others are written.
+        """
+        written = asyncio.get_running_loop().create_future()
+        self._waiters.append((self._queued, written))
+        if 2 * len(self._waiters) >= workers and self._writing is None and not self._write_on_loop():
+            self._cancel_timer()
+            self._start_writing()
+        self._wake_waiters()
+        await written
+
+    def _wake_waiters(self) -> None:
+        """Wake those whose responses are written, in order; all of them while the store fails."""
+        written = self._queued - len(self._backlog) - self._being_written
+        while self._waiters and (self._is_failing or self._waiters[0][0] <= written):
+            future = self._waiters.popleft()[1]
+            if not future.done():  # its worker was cancelled
+                future.set_result(None)
 
     async def flush_pending(self) -> None:
         """Write what may not wait in a thread, unless the store fails."""
@@ -227,7 +245,7 @@ class CacheWriter:
         await self._write_in_thread(MAX_WRITE_BYTES)
         self._writing = None
         if self._backlog and self._timer is None:
-            self._schedule(max(FLUSH_DELAY_S, self._backoff_until - asyncio.get_running_loop().time()))
+            self._schedule(max(self._gather_s(), self._backoff_until - asyncio.get_running_loop().time()))
 
     async def finish(self) -> None:
         """Write what is left at the end of the run; try a store that worked before once more."""
@@ -282,13 +300,13 @@ class CacheWriter:
         try:
             await run_in_thread(self.store.put_many, entries)
         except Exception as error:  # noqa: BLE001 - a plugin's store may raise anything
-            self._on_failure(as_store_error(error))
+            self._being_written = 0
             self._requeue(entries)
+            self._on_failure(as_store_error(error))
             self._failed_slowly = loop.time() - started > SLOW_FAILURE_S
         else:
-            self._on_success(entries)
-        finally:
             self._being_written = 0
+            self._on_success(entries)
 
     def _take(self, max_bytes: float) -> list[Entry]:
         """Remove and return the oldest entries, of a total size of ``max_bytes`` at most, but one at least."""
@@ -303,6 +321,7 @@ class CacheWriter:
     def _on_success(self, entries: Sequence[Entry]) -> None:
         self._backoff_s = INITIAL_BACKOFF_S
         self._has_worked, self._failed_slowly, self._is_failing = True, False, False
+        self._wake_waiters()
         if self._write_ahead is not None:
             self._write_ahead.on_written([entry.key for entry in entries])
 
@@ -317,8 +336,21 @@ class CacheWriter:
     def _on_failure(self, error: StoreError) -> None:
         self._failures += 1
         self._last_error, self._is_failing = error, True
+        self._wake_waiters()
         self._backoff_until = asyncio.get_running_loop().time() + self._backoff_s
         self._backoff_s = min(2 * self._backoff_s, MAX_BACKOFF_S)
         if self._abort is not None and not self.aborted_run:
             self.aborted_run = True
             self._abort()
+
+
+def _outlives_process(access: StoreAccess) -> bool:
+    """Return whether responses are written to a store that other processes may open later."""
+    store = access.write_ahead.store if access.write_ahead is not None else access.store
+    if access.store is None or store is None:
+        return False
+    return store.claims is not None or access.store.nonblocking_put is None
+
+
+def _has_working_ledger(log: WriteAheadLog | None) -> bool:
+    return log is not None and log.store.ledger is not None and not log.failure

@@ -97,8 +97,7 @@ class _FanOut:
         )
         self.error: BaseException | None = None
         self.results = results = ResultCollector(spec, self.reporter, self._fail)
-        # A process that is killed loses what it had on the wire, and at most half as many answers again.
-        self.writer = CacheWriter(access, stop.request, max_unwritten=max(1, spec.concurrency // 2))
+        self.writer = CacheWriter(access, stop.request)
         self.planner = planner = ItemPlanner(spec, access, sender.alternatives, self.writer, results)
         rows = RowCallbacks(results.settle, planner.look_up, results.outcomes.__getitem__)
         self.single_flight = (
@@ -314,9 +313,11 @@ class _FanOut:
                     raise
                 observation.finish(answer)
                 self.results.queue_s[position] = queue_s
-                self._settle(position, key, answer, self.writer.enqueue(key, call, answer))
-                if self.writer.is_behind:
-                    await self.writer.catch_up()
+                written_as = self.writer.enqueue(key, call, answer)
+                self._settle(position, key, answer, written_as)
+                if written_as is not None and self.writer.holds_slots:
+                    # A process that is killed loses what has a slot, and no answer beside that.
+                    await self.writer.wait_until_written(len(self.workers))
         except asyncio.CancelledError:
             raise
         except BaseException as error:  # noqa: BLE001 - raised once the requests in flight are answered

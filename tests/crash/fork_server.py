@@ -18,6 +18,7 @@ import msgspec
 import pyarrow as pa
 
 import llmhub
+from llmhub import distributed
 from llmhub.api import embeddings  # noqa: F401 - imported before the fork, once for all children
 from llmhub.cache import redis
 from llmhub.config import Settings
@@ -67,12 +68,24 @@ def run_embeddings(job: dict[str, Any]) -> dict[str, Any]:
     return {name: table.column(column).to_pylist() for name, column in names.items()}
 
 
+def run_distributed(job: dict[str, Any]) -> dict[str, Any]:
+    """Run a distributed job over the prompts, in record batches. Return columns of the results."""
+    endpoint = llmhub.Endpoint(base_url=job["url"], api_key="k")
+    with llmhub.Hub(endpoints={"openai": endpoint}, cache=job["store"], settings=Settings()) as hub:
+        work = distributed.job("{q}", model=MODEL, hub=hub, concurrency=job["concurrency"])
+        batches = pa.table({"q": job["prompts"]}).to_batches(max_chunksize=job["batch_rows"])
+        table = pa.Table.from_batches(work(batches))
+    return {"statuses": table.column("status").to_pylist(), "hits": table.column("cache_hit").to_pylist()}
+
+
 def run_job(job: dict[str, Any]) -> dict[str, Any]:
     """Send the prompts of a job to a simulator. Return the columns of the results."""
     if "batch" in job:
         return run_batch(job)
     if "embed" in job:
         return run_embeddings(job)
+    if "batch_rows" in job:
+        return run_distributed(job)
     endpoint = llmhub.Endpoint(base_url=job["url"], api_key="k")
     if job.get("elsewhere"):
         redis.host_id = lambda: "elsewhere"

@@ -574,21 +574,42 @@ def test_interim_reports_come_before_the_end_only(virtual: Any) -> None:
     assert reports == []
 
 
-async def test_a_crash_loses_no_more_answers_than_half_of_those_on_the_wire() -> None:
-    """However slow the store is, what was sent and is not written is bounded."""
-    provider, stored, unwritten = ScriptedProvider(latency_s=0), MemoryCache().open(), list[int]()
-    written = 0
+async def test_a_crash_loses_no_more_answers_than_are_in_flight() -> None:
+    """However slow the store is, no request is sent while as many as run at once are not written."""
+    stored, unwritten, writes, written = MemoryCache().open(), list[int](), list[int](), 0
 
     def put_slowly(entries: Iterable[Entry]) -> None:
         nonlocal written
-        time.sleep(0.02)
-        unwritten.append(len(provider.sent) - written)
         batch = list(entries)
+        time.sleep(0.02)
         stored.put_many(batch)
+        writes.append(len(batch))
         written += len(batch)
 
-    store = replace(stored, put_many=put_slowly)
+    provider = ScriptedProvider(latency_s=0, on_send=lambda _: unwritten.append(len(provider.sent) - written))
+    store = replace(stored, put_many=put_slowly, nonblocking_put=None)
     texts = [str(number) for number in range(200)]
     result = await run(texts, provider, concurrency=16, store=store, chunk_size=200)
-    assert words(result) == texts
-    assert max(unwritten) <= 16 + 8
+    assert words(result) == [text.upper() for text in texts]
+    assert stored.stats().entries == 200
+    assert max(unwritten) == 16
+    assert len(writes) < 100  # what gathers during a write goes with the next one
+
+
+async def test_a_store_that_fails_holds_no_slot() -> None:
+    """Requests go on without it, and their responses are written once it works again."""
+    stored, failures = MemoryCache().open(), 1
+
+    def put(entries: Iterable[Entry]) -> None:
+        nonlocal failures
+        if failures:
+            failures -= 1
+            raise StoreError("is starting")
+        stored.put_many(list(entries))
+
+    provider = ScriptedProvider(latency_s=0)
+    store = replace(stored, put_many=put, nonblocking_put=None)
+    result = await run([str(number) for number in range(40)], provider, concurrency=4, store=store, chunk_size=40)
+    assert len(provider.sent) == 40
+    assert "all responses were cached in the end" in result.store_error
+    assert stored.stats().entries == 40
