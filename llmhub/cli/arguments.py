@@ -25,6 +25,7 @@ REQUEST_FLAGS: Final = ("system", "temperature", "top_p", "max_tokens", "stop", 
 BATCH_FLAGS: Final = ("mode", "late", "deadline", "batch_tokens", "batch_storage", "batch_role")
 RUN_FLAGS: Final = ("n", "concurrency", "stream", "budget_usd", "allow_unpriced", *BATCH_FLAGS)
 """Options of the execution of a run."""
+URL: Final = re.compile("[a-z][a-z0-9+.-]+://", re.IGNORECASE)
 FILE_TYPES: Final = ".csv, .jsonl, .ndjson, .parquet, .arrow, .feather or .ipc"
 CACHE_URLS: Final = "a file, sqlite:///..., redis://..."
 UNITS_S: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
@@ -261,8 +262,8 @@ def _batch_arguments(parser: CommandParser) -> None:
 
 
 def _embed(parser: CommandParser) -> None:
-    parser.add_argument("input", type=Path, metavar="INPUT", help=FILE_TYPES)
-    parser.add_argument("output", type=Path, metavar="OUTPUT", help=FILE_TYPES)
+    parser.add_argument("input", type=location, metavar="INPUT", help=FILE_TYPES)
+    parser.add_argument("output", type=local_path, metavar="OUTPUT", help=FILE_TYPES)
     request = parser.add_argument_group("request")
     request.add_argument(
         "-p", "--prompt", required=True, metavar="TEMPLATE", help="a column, or a template: '{title}: {body}'"
@@ -280,7 +281,7 @@ def _embed(parser: CommandParser) -> None:
 
 
 def _plan(parser: CommandParser) -> None:
-    parser.add_argument("input", type=Path, metavar="INPUT", help=FILE_TYPES)
+    parser.add_argument("input", type=location, metavar="INPUT", help=FILE_TYPES)
     parser.add_argument(
         "--pilot",
         type=positive_int,
@@ -295,7 +296,7 @@ def _plan(parser: CommandParser) -> None:
 
 
 def _evaluate(parser: CommandParser) -> None:
-    parser.add_argument("input", type=Path, metavar="INPUT", help=FILE_TYPES)
+    parser.add_argument("input", type=location, metavar="INPUT", help=FILE_TYPES)
     task = parser.add_argument_group("task")
     task.add_argument("--task", choices=TASKS, required=True, help="prompt and scoring")
     task.add_argument("--text", metavar="COLUMN", help="column of the text or question")
@@ -311,7 +312,7 @@ def _evaluate(parser: CommandParser) -> None:
 
 def _compare(parser: CommandParser) -> None:
     parser.add_argument(
-        "input", type=Path, metavar="INPUT", help=f"rows, or without --prompt results of llmhub run: {FILE_TYPES}"
+        "input", type=location, metavar="INPUT", help=f"rows, or without --prompt results of llmhub run: {FILE_TYPES}"
     )
     request = parser.add_argument_group("request")
     request.add_argument("-p", "--prompt", metavar="TEMPLATE", help="template with columns in braces: 'Answer: {text}'")
@@ -354,7 +355,7 @@ def _threshold_arguments(parser: CommandParser) -> None:
 
 def _freeze(parser: CommandParser) -> None:
     parser.add_argument(
-        "results", type=Path, metavar="RESULTS", help="file with input and results that run has written"
+        "results", type=local_path, metavar="RESULTS", help="file with input and results that run has written"
     )
     parser.add_argument("folder", type=Path, metavar="DIR", help="new folder")
     parser.add_argument("--layout", choices=("parquet", "jsonl"), default="parquet", help="format of the rows")
@@ -374,8 +375,8 @@ def _replay(parser: CommandParser) -> None:
 
 def _diff(parser: CommandParser) -> None:
     source = "frozen dataset, or file of results with their inputs"
-    parser.add_argument("before", type=Path, metavar="BEFORE", help=source)
-    parser.add_argument("after", type=Path, metavar="AFTER", help=source)
+    parser.add_argument("before", type=local_path, metavar="BEFORE", help=source)
+    parser.add_argument("after", type=local_path, metavar="AFTER", help=source)
     parser.add_argument("--json", action="store_true", help="write JSON")
     parser.add_argument(
         "--fail-on",
@@ -739,9 +740,16 @@ def _quiet_argument(parser: CommandParser) -> None:
     parser.add_argument("-q", "--quiet", action="store_true", help="write errors only")
 
 
+def local_path(text: str) -> Path:
+    """Return a path; a URL is refused, and not shown, since it may have a password."""
+    if URL.match(text):
+        raise argparse.ArgumentTypeError("is a URL; pass the path of a file or folder of this computer")
+    return Path(text)
+
+
 def location(text: str) -> Path | str:
     """Return the URL of an object store or a pattern of file names as text, and anything else as a path."""
-    is_url = re.match("[a-z][a-z0-9+.-]+://", text, re.IGNORECASE) is not None
+    is_url = URL.match(text) is not None
     is_pattern = re.search(r"[*?\[]", text) is not None and not Path(text).exists()
     return text if is_url or is_pattern else Path(text)
 

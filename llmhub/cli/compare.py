@@ -11,7 +11,7 @@ from llmhub.cli.score_report import analysis_options, build_scorer, report_score
 from llmhub.core.errors import invalid
 from llmhub.datasets import freeze
 from llmhub.evals import compare
-from llmhub.tables import files
+from llmhub.tables import locations
 
 
 def run(args: argparse.Namespace) -> int:
@@ -21,7 +21,7 @@ def run(args: argparse.Namespace) -> int:
         raise invalid(missing, "is missing; pass both --prompt and --model, or neither for a file of results")
     args.model = args.model or []
     scorers = [build_scorer(args, name) for name in args.scorer]
-    source = files.read_table(args.input, "INPUT")
+    source = locations.read_rows(args.input, "INPUT")
     analysis = analysis_options(args)
     options: Any = {**collect_options(args), **analysis}
     with build_hub(args) as hub, announce_interrupt("compare"):

@@ -15,7 +15,7 @@ from llmhub.cli.hub_options import build_hub
 from llmhub.cli.run import require_different_files
 from llmhub.cli.run_summary import count_statuses, failure_summary
 from llmhub.formatting.numbers import format_usd
-from llmhub.tables import files, frames
+from llmhub.tables import files, frames, locations
 from llmhub.tables.embeddings import COMPACT, embedding_columns, embeddings_schema
 
 INTERRUPTED: Final = 130
@@ -27,7 +27,7 @@ def run(args: argparse.Namespace) -> int:
     output = Path(args.output)
     files.file_format(output, "OUTPUT")
     require_different_files(args.input, output)
-    source = files.read_table(args.input, "INPUT")
+    source = locations.read_rows(args.input, "INPUT")
     further = mode_columns({"mode": args.mode})
     names = (*embedding_columns("all" if args.all_columns else "compact"), *further)
     frames.require_no_name_clash(source.column_names, names, args.prefix)

@@ -11,13 +11,13 @@ from llmhub.cli.score_report import analysis_options, report_scores
 from llmhub.core.errors import invalid
 from llmhub.datasets import freeze
 from llmhub.evals import Task, evaluate, tasks
-from llmhub.tables import files
+from llmhub.tables import locations
 
 
 def run(args: argparse.Namespace) -> int:
     """Print the comparison, and return the exit code."""
     task = _build_task(args)
-    source = files.read_table(args.input, "INPUT")
+    source = locations.read_rows(args.input, "INPUT")
     options: Any = {
         **collect_options(args),
         **analysis_options(args),

@@ -11,7 +11,7 @@ from llmhub.cache.store import StoreError
 from llmhub.cli.console import print_json, print_result
 from llmhub.cli.hub_options import build_hub, collect_options
 from llmhub.core.errors import invalid
-from llmhub.tables import files
+from llmhub.tables import locations
 from llmhub.tables.forecast import format_expected_usd
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 def run(args: argparse.Namespace) -> int:
     """Print the plan of a run, and return the exit code."""
-    source = files.read_table(args.input, "INPUT")
+    source = locations.read_rows(args.input, "INPUT")
     options: Any = collect_options(args)
     with build_hub(args) as hub:
         try:

@@ -43,7 +43,7 @@ def run(args: argparse.Namespace) -> int:
         return _run_to_sink(args)
     files.file_format(args.output, "OUTPUT")
     require_different_files(args.input, args.output)
-    source = _read_input(args.input)
+    source = locations.read_rows(args.input, "INPUT")
     kept = source.schema if args.columns else source.schema.empty_table().select([]).schema
     structured = _structured_output(args)
     schema = structured.schema(RESULTS.append(MODE_FIELD) if args.mode == "batch" else RESULTS)
@@ -63,16 +63,6 @@ def run(args: argparse.Namespace) -> int:
     results = structured.parse(results)
     with ignore_interrupts():
         return _finish(args, source.select(kept.names), results, chosen)
-
-
-def _read_input(location: Path | str) -> pa.Table:
-    """Return the rows of a file, a folder of Parquet files, a pattern or a URL."""
-    if isinstance(location, Path) and not location.is_dir():
-        return files.read_table(location, "INPUT")
-    tables = list(locations.read_location(location, "INPUT"))
-    if not tables:
-        raise invalid("INPUT", f"{str(location)!r} has no rows")
-    return frames.to_table(pa.concat_tables(tables))
 
 
 def _output(args: argparse.Namespace) -> Path | str:
@@ -217,7 +207,7 @@ def _run_to_sink(args: argparse.Namespace) -> int:
     counts = written.statuses
     if not args.quiet:
         reused = f"; {written.reused_rows:,} input rows had results there already" if written.reused_rows else ""
-        print_result(f"Wrote {written.rows:,} rows to {args.output} for {written.cost_usd:f} USD{reused}")
+        print_result(f"Wrote {written.rows:,} rows to {written.path} for {written.cost_usd:f} USD{reused}")
     if counts.get("error"):
         print_message("run", f"rows that failed: {counts['error']:,}; the same command sends them again")
     if written.stopped:

@@ -21,11 +21,16 @@ from pyarrow import dataset, fs, parquet
 
 from llmhub import config
 from llmhub.core.errors import invalid
+from llmhub.tables import files, frames
 
 URL: Final = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)
 """Matches the beginning of a URL; a drive letter is none."""
 GLOB: Final = re.compile(r"[*?\[]")
 URL_PASSWORD: Final = re.compile(r"(://[^/:@\s]+):[^\s'\"]*@")
+URL_SECRET: Final = re.compile(r"([?&](?:client_secret|sig)=)[^&\s'\"]+", re.IGNORECASE)
+"""Matches the secret of an application, or the signature of a shared access token, in the query of a URL."""
+ARROW_SCHEMES: Final = frozenset({"s3", "gs", "gcs", "abfs", "abfss", "hdfs"})
+"""Schemes that Arrow opens itself, so that its words say what is wrong with a URL."""
 FORMATS: Final = {
     ".parquet": "parquet",
     ".arrow": "ipc",
@@ -58,14 +63,14 @@ def is_url(location: object) -> TypeGuard[str]:
 
 
 def redact_location(text: str) -> str:
-    """Return text in which URLs have no password.
+    """Return text in which URLs have no password and no other secret.
 
     Examples
     --------
     >>> redact_location("'abfs://account:a/key==@host/container/rows.parquet' cannot be read")
     "'abfs://account:***@host/container/rows.parquet' cannot be read"
     """
-    return URL_PASSWORD.sub(r"\1:***@", text)
+    return URL_SECRET.sub(r"\1***", URL_PASSWORD.sub(r"\1:***@", text))
 
 
 def open_location(location: str, argument: str) -> tuple[Any, str]:
@@ -81,12 +86,19 @@ def open_location(location: str, argument: str) -> tuple[Any, str]:
     endpoint = config.s3_endpoint() if location.lower().startswith("s3://") and "?" not in location else ""
     try:
         if endpoint:
-            return fs.S3FileSystem(endpoint_override=endpoint), location.partition("://")[2]
+            authority, slash, key = location.partition("://")[2].partition("/")
+            user_info, _, bucket = authority.rpartition("@")
+            user, _, secret = map(unquote, user_info.partition(":"))
+            keys = {"access_key": user or None, "secret_key": secret or None}
+            return fs.S3FileSystem(**keys, endpoint_override=endpoint), f"{bucket}{slash}{key}"
         found, path = fs.FileSystem.from_uri(location)
         if found.type_name == "abfs":
             found = _with_account_key(found, location)
     except (pa.ArrowException, ValueError, OSError) as error:
-        scheme = location.partition("://")[0]
+        scheme = location.partition("://")[0].lower()
+        if scheme in ARROW_SCHEMES:
+            message = f"cannot be opened: {str(error).splitlines()[0]}"
+            raise invalid(argument, redact_location(f"{location!r} {message}")) from error
         try:
             found, path = importlib.import_module("fsspec.core").url_to_fs(location)  # comes with other packages
         except (ImportError, ValueError, OSError) as other:
@@ -131,6 +143,22 @@ def read_location(location: str | Path, argument: str) -> Iterator[pa.Table]:
     except (OSError, pa.ArrowException) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise invalid(argument, redact_location(f"{str(location)!r} cannot be read: {reason}")) from error
+
+
+def read_rows(location: str | Path, argument: str) -> pa.Table:
+    """Return all rows of a file, a folder of Parquet files, a pattern or a URL.
+
+    Raises
+    ------
+    BadRequestError
+        There is no file or no row, or a file cannot be read.
+    """
+    if isinstance(location, Path) and not location.is_dir():
+        return files.read_table(location, argument)
+    tables = list(read_location(location, argument))
+    if not tables:
+        raise invalid(argument, redact_location(f"{str(location)!r} has no rows"))
+    return frames.to_table(pa.concat_tables(tables))
 
 
 def _matching(system: Any, pattern: str) -> list[str]:

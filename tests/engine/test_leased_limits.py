@@ -111,8 +111,7 @@ def test_four_workers_use_one_limit_with_one_store_call_a_second(virtual: Any) -
     assert workers.most_in(1.0) <= 2 * PERMITTED_PER_S
 
 
-@pytest.mark.parametrize("rpm", [1200, 3000])
-@pytest.mark.parametrize("latency_s", [0.2, 1.0])
+@pytest.mark.parametrize(("rpm", "latency_s"), [(1200, 0.2), (3000, 0.2), (3000, 1.0)])
 def test_the_runs_of_four_workers_call_the_store_once_for_each_second_and_once_at_their_end(
     virtual: Any, rpm: int, latency_s: float
 ) -> None:

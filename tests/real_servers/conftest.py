@@ -1,8 +1,9 @@
 """Servers that others wrote, from package indexes. ``.ci/run`` installs them; ``LLMHUB_REAL_SERVERS`` says where.
 
 Without that variable the tests here are not collected: they need more than the test extra installs. The folder it names
-has an environment ``venv`` with ``xllamacpp gguf numpy llmock`` and, in ``node_modules``, ``@copilotkit/aimock``, an
-environment ``jupyterhub`` with ``jupyterhub jupyter_server ipykernel``, and an environment ``mlflow`` with ``mlflow``.
+has an environment ``venv`` with ``xllamacpp gguf numpy llmock`` and, in ``node_modules``, ``@copilotkit/aimock`` and
+``azurite``, an environment ``jupyterhub`` with ``jupyterhub jupyter_server ipykernel``, and an environment ``mlflow``
+with ``mlflow``.
 """
 
 from __future__ import annotations
@@ -145,3 +146,20 @@ def aimock(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     command = ["node", script, "--port", str(port), "--fixtures", str(fixtures), "--chunk-size", "8"]
     with running(command, folder / "log", f"http://127.0.0.1:{port}") as url:
         yield url
+
+
+@pytest.fixture(scope="session")
+def azurite(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Return host and port of Azurite, Microsoft's emulator of Azure's object store; its data are in memory."""
+    port, log = free_port(), tmp_path_factory.mktemp("azurite") / "log"
+    script = f"{FOLDER}/node_modules/azurite/dist/src/blob/main.js"
+    options = [
+        "--blobPort",
+        str(port),
+        "--inMemoryPersistence",
+        "--skipApiVersionCheck",
+        "--disableTelemetry",
+        "--silent",
+    ]
+    with running(["node", script, *options], log, f"http://127.0.0.1:{port}") as url:
+        yield url.removeprefix("http://")

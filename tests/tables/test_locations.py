@@ -103,8 +103,10 @@ def test_a_run_reads_and_writes_an_object_store_and_is_continued(
         llmhub.complete_table(f"{bucket}/in/rows.parquet", "Other {text}", **arguments)
 
 
-@pytest.mark.parametrize(("store", "bucket"), [("s3", "s3://bucket"), ("gcs", "gs://anonymous@bucket")])
-def test_the_command_takes_urls(
+@pytest.mark.parametrize(
+    ("store", "bucket"), [("s3", "s3://testing:a%2Fhidden@bucket"), ("gcs", "gs://anonymous@bucket")]
+)
+def test_the_commands_take_urls_and_show_no_password(
     store: str,
     bucket: str,
     simulator: SimulatorThread,
@@ -115,8 +117,14 @@ def test_the_command_takes_urls(
     with system.open_output_stream("bucket/command/rows.csv") as stream:
         csv.write_csv(rows(0, 5), stream)
     common = ["--prompt", "{text}", "--model", MODEL, "--simulator", simulator.url, "--no-cache"]
+    assert main(["plan", f"{bucket}/command/*.csv", *common]) == 0
     assert main(["run", f"{bucket}/command/rows.csv", f"{bucket}/command/out", *common]) == 0
-    assert f"{bucket}/command/out" in capsys.readouterr().out
+    assert main(["run", f"{bucket}/command/none.csv", f"{bucket}/command/out", *common]) == 2
+    with pytest.raises(SystemExit):
+        main(["embed", f"{bucket}/command/rows.csv", f"{bucket}/command/out", *common])
+    shown = capsys.readouterr()
+    assert f"{bucket.replace(':a%2Fhidden', ':***')}/command/out" in shown.out
+    assert "hidden" not in shown.out + shown.err
     done = dataset.dataset("bucket/command/out", filesystem=system, format="parquet").to_table()
     assert done.column("text").to_pylist() == rows(0, 5).column("text").to_pylist()
 
@@ -150,12 +158,18 @@ def test_locations_without_files_name_the_argument(tmp_path: Path, location: str
 
 
 @pytest.mark.parametrize(
-    "location", ["abfs://account:secret/+key==@none.invalid/c/x?enable_tls=x", "nosuch://a:secret@b/x"]
+    "location",
+    [
+        "abfs://account:hidden/+key==@none.invalid/c/x?enable_tls=x",
+        "abfs://account@c/x?client_secret=hidden",
+        "nosuch://a:hidden@b/x",
+    ],
 )
 def test_messages_have_no_password_of_a_location(location: str) -> None:
     with pytest.raises(llmhub.BadRequestError) as caught:
         list(locations.read_location(location, "frame"))
-    assert "secret" not in str(caught.value)
+    assert "hidden" not in str(caught.value)
+    assert ("client_id must be specified" in str(caught.value)) is ("client_secret" in location)
 
 
 def test_azure_takes_the_key_of_the_url_or_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
