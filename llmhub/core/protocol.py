@@ -19,7 +19,7 @@ from llmhub.core.errors import InvalidRequest, LLMError, Malformed, ServerError,
 from llmhub.core.forced_tool import with_forced_tool
 from llmhub.core.framing import FEEDS, Frame, flush
 from llmhub.core.payload import deep_merge, excerpt, parse_json_object
-from llmhub.core.provider import Endpoint, HttpReply, HttpRequest, Provider
+from llmhub.core.provider import Endpoint, HttpReply, HttpRequest, Provider, locate
 from llmhub.core.stream import Delta, PartKey, fold, label_forced_tool_deltas
 from llmhub.core.surrogates import SurrogateJoiner
 from llmhub.core.types import CompletionRequest, CompletionResponse, Payload
@@ -84,7 +84,7 @@ def prepare(
         return Failure(InvalidRequest(path=path, provider=provider.name, message=message))
     unauthorized = HttpRequest(
         method="POST",
-        url=provider.locate(endpoint, request, stream),
+        url=locate(endpoint, lambda each: provider.locate(each, request, stream)),
         headers={"content-type": "application/json"},
         body=body,
         dropped=tuple(dropped),
@@ -178,7 +178,7 @@ def prepare_embedding(
         message = f"not representable as JSON: {encoding_error}"
         return Failure(InvalidRequest(path="$.texts", provider=provider.name, message=message))
     headers = {"content-type": "application/json"}
-    unauthorized = HttpRequest("POST", service.locate(endpoint, request), headers, body)
+    unauthorized = HttpRequest("POST", locate(endpoint, lambda each: service.locate(each, request)), headers, body)
     return Success(provider.authorize(endpoint, unauthorized, now))
 
 
@@ -196,7 +196,7 @@ def prepare_token_count(
         return prepared
     completion = prepared.unwrap()
     body = _ENCODER.encode(service.payload(request.model, parse_json_object(completion.body).value_or({})))
-    url = service.locate(endpoint, request.model)
+    url = locate(endpoint, lambda each: service.locate(each, request.model))
     return Success(provider.authorize(endpoint, replace(completion, url=url, body=body), now))
 
 

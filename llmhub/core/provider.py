@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 from returns.result import Result
@@ -146,6 +146,25 @@ def public_url(url: str) -> str:
     """
     parts = URL_PARTS.match(url)
     return f"{parts['scheme']}{parts['address']}" if parts else re.split("[?#]", url, maxsplit=1)[0].rpartition("@")[2]
+
+
+def locate(endpoint: Endpoint, url_of: Callable[[Endpoint], str]) -> str:
+    """Return the URL at an endpoint, with the query of its ``base_url`` at the end.
+
+    Examples
+    --------
+    >>> locate(Endpoint(base_url="https://host/v1?sig=abc"), lambda endpoint: endpoint.base_url + "/models")
+    'https://host/v1/models?sig=abc'
+    """
+    if "?" not in endpoint.base_url and "#" not in endpoint.base_url:
+        return url_of(endpoint)
+    base_url, _, query = endpoint.base_url.partition("#")[0].partition("?")
+    return append_query(url_of(replace(endpoint, base_url=base_url)), query)
+
+
+def append_query(url: str, query: str) -> str:
+    """Return a URL with further parameters."""
+    return f"{url}{'&' if '?' in url else '?'}{query}" if query else url
 
 
 class AddressWithCredentials(str):

@@ -10,7 +10,7 @@ import asyncio
 import tempfile
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final, TypeVar
 
 from returns.pipeline import is_successful
@@ -19,7 +19,7 @@ from returns.result import Failure, Result, Success
 from llmhub.core.batch import Batch, BatchApi, BatchLimits, BatchRow, BatchStatus, BatchStep, BatchWire
 from llmhub.core.errors import NOT_CONNECTED, TRANSIENT, Cancelled, LLMError
 from llmhub.core.protocol import error_from_reply
-from llmhub.core.provider import Endpoint, HttpReply, HttpRequest
+from llmhub.core.provider import Endpoint, HttpReply, HttpRequest, append_query
 from llmhub.engine.call import Target
 from llmhub.engine.credential_manager import CredentialManager
 from llmhub.engine.event_loop import run_in_thread
@@ -266,6 +266,9 @@ class BatchClient:
 
     def _authorized(self, request: HttpRequest, endpoint: Endpoint) -> HttpRequest:
         authorize = self.api.authorize or self.target.provider.authorize
+        query = endpoint.base_url.partition("?")[2]
+        if query and request.url.startswith(endpoint.base_url):
+            request = replace(request, url=append_query(request.url.replace(f"?{query}", "", 1), query))
         return authorize(endpoint, request, time.time())
 
     async def _send(self, request: HttpRequest) -> Result[HttpReply, LLMError]:

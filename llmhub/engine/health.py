@@ -17,7 +17,7 @@ from returns.pipeline import is_successful
 from llmhub.core.errors import AuthFailed, LLMError, Malformed, with_context
 from llmhub.core.payload import html_excerpt, is_html
 from llmhub.core.protocol import error_from_reply
-from llmhub.core.provider import Endpoint, HttpReply, HttpRequest, Provider
+from llmhub.core.provider import Endpoint, HttpReply, HttpRequest, Provider, locate
 from llmhub.core.types import CompletionRequest
 from llmhub.engine.transport import Timeout, Transport, TransportConfig, redact_error
 from llmhub.providers.endpoint_validation import validate_endpoint
@@ -78,14 +78,15 @@ async def health_check(provider: Provider, endpoint: Endpoint, config: Transport
     try:
         if provider.health_url is None:
             return await _probe_address(provider, endpoint, transport)
-        return await _fetch_health_url(provider, endpoint, provider.health_url(endpoint), transport)
+        return await _fetch_health_url(provider, endpoint, locate(endpoint, provider.health_url), transport)
     finally:
         await transport.close()
 
 
 async def _probe_address(provider: Provider, endpoint: Endpoint, transport: Transport) -> Health:
     start = time.perf_counter()
-    url = provider.locate(endpoint, CompletionRequest(model="any", messages=()), False)
+    request = CompletionRequest(model="any", messages=())
+    url = locate(endpoint, lambda each: provider.locate(each, request, False))
     status = await transport.probe(provider.name, endpoint.base_url or provider.base_url or url, endpoint)
     latency_s = time.perf_counter() - start
     if not is_successful(status):

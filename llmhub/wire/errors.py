@@ -108,12 +108,26 @@ CONTEXT_PHRASES: Final = tuple(
         "exceeds the maximum number of tokens",
         "input token count",
         "contextwindowexceeded",
+        "maximum prompt length",  # xAI
+        "reduce the length of the messages",  # Groq
+        "exceeded model token limit",  # Moonshot
+        "range of input length should be",  # Alibaba
+        "maximum model length",  # vLLM
+        "too many tokens: ",  # Cohere
+        "`max_new_tokens` must be <=",  # Hugging Face, Together
+        "request too large for",  # of a limit of tokens per minute that the request alone exceeds
     )
 )
-"""What servers of every wire say of a prompt that is too long, as recorded."""
+"""What servers of every wire say of a prompt that is too long, as recorded or as their clients match it."""
 MODEL_PHRASES: Final = tuple(
     (phrase, NotFound)
-    for phrase in ("invalid model", "not a valid model", "supported api model names are", "unknown model")
+    for phrase in (
+        "invalid model",
+        "not a valid model",
+        "supported api model names are",
+        "unknown model",
+        "model not exist",
+    )
 )
 """What servers say of a model that they do not have, where their status is 400."""
 REQUEST_PHRASES: Final = tuple(
@@ -128,7 +142,6 @@ OPENAI_ERRORS: Final = ErrorTable(
         **dict.fromkeys(("content_filter", "content_policy_violation", "bio_policy"), ContentFiltered),
         **dict.fromkeys(("image_content_policy_violation", "misalignment_policy_violation"), ContentFiltered),
         **dict.fromkeys(("model_not_found", "DeploymentNotFound"), NotFound),
-        **dict.fromkeys(("rate_limit_exceeded", "RateLimitReached"), RateLimited),
         **dict.fromkeys(("context_length_exceeded", "too_many_prompt_tokens"), ContextTooLong),
         "max_tokens_per_request": ContextTooLong,
         "exceed_context_size_error": ContextTooLong,
@@ -136,7 +149,10 @@ OPENAI_ERRORS: Final = ErrorTable(
         "permission_error": PermissionDenied,
         "overloaded_error": Overloaded,
     },
-    generic_codes={"server_error": ServerError},
+    generic_codes={
+        "server_error": ServerError,
+        **dict.fromkeys(("rate_limit_exceeded", "RateLimitReached"), RateLimited),
+    },
     phrases=(
         *CONTEXT_PHRASES,
         *MODEL_PHRASES,

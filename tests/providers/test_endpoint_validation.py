@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from llmhub.core.errors import AuthFailed, InvalidRequest
+from llmhub.core.protocol import prepare
 from llmhub.core.provider import Endpoint
-from llmhub.providers.endpoint_validation import validate_endpoint
+from llmhub.providers.endpoint_validation import PROBE_REQUEST, validate_endpoint
 from llmhub.providers.registry import PROVIDERS
 
 COMPLETE = Endpoint(base_url="https://res.example.org", api_key="k", project="p", region="us-east-1")
@@ -75,3 +78,15 @@ def test_malformed_key_is_not_in_the_message() -> None:
     error = validate_endpoint(PROVIDERS["openai"], Endpoint(api_key="s3cr3t\n"))
     assert error is not None
     assert "s3cr3t" not in str(error)
+
+
+@pytest.mark.parametrize("name", sorted(PROVIDERS))
+def test_query_of_an_address_stands_at_the_end_of_the_url(name: str) -> None:
+    plain = Endpoint(base_url="http://host/v1", api_key="k", region="us-east-1", project="p", api_version="v1")
+    signed = replace(plain, base_url="http://host/v1?sig=a&v=2#x")
+    for stream in (False, True):
+        own, expected = (
+            prepare(PROVIDERS[name], endpoint, PROBE_REQUEST, 0.0, stream=stream).unwrap().url
+            for endpoint in (signed, plain)
+        )
+        assert own == f"{expected}{'&' if '?' in expected else '?'}sig=a&v=2"

@@ -37,6 +37,38 @@ TOO_LONG = [
         400,
         {"error": {"message": "Provider returned error", "metadata": {"raw": "context window"}}},
     ),
+    ("xai", 400, {"code": "invalid-argument", "error": "This model's maximum prompt length is 131072 but the request"}),
+    ("groq", 400, {"error": {"message": "Please reduce the length of the messages or completion."}}),
+    ("moonshot", 400, {"error": {"message": "Invalid request: Your request exceeded model token limit: 8192"}}),
+    (
+        "alibaba",
+        400,
+        {"error": {"message": "Range of input length should be [1, 129024]"}},
+    ),
+    ("cohere", 400, {"message": "too many tokens: total number of tokens in the prompt cannot exceed 4081"}),
+    ("together", 422, {"error": {"message": "`inputs` tokens + `max_new_tokens` must be <= 8193. Given: 9000"}}),
+    (
+        "groq",
+        413,
+        {
+            "error": {
+                "message": "Request too large for model `m` on tokens per minute (TPM): Limit 6000, Requested 9000",
+                "type": "tokens",
+                "code": "rate_limit_exceeded",
+            }
+        },
+    ),
+    (
+        "openai",
+        429,
+        {
+            "error": {
+                "message": "Request too large for gpt-4o on tokens per min (TPM): Limit 30000, Requested 40000.",
+                "type": "tokens",
+                "code": "rate_limit_exceeded",
+            }
+        },
+    ),
 ]
 
 
@@ -58,6 +90,7 @@ def test_prompt_that_is_too_long(name: str, status: int, body: Any) -> None:
             "deepseek",
             {"message": "The supported API model names are deepseek-v4-pro or deepseek-v4-flash only"},
         ),
+        ("deepseek", {"message": "Model Not Exist", "type": "invalid_request_error", "code": "invalid_request_error"}),
         ("openai", {"message": "invalid model ID", "type": "invalid_request_error"}),
         ("openrouter", {"message": "bad/model is not a valid model ID", "code": 400}),
         ("perplexity", {"message": "Invalid model 'bad model'.", "type": "invalid_model", "code": 400}),
