@@ -25,7 +25,7 @@ from llmhub.api.options import as_shared_budget
 from llmhub.api.raising import keep_table
 from llmhub.api.tables import TableRun, build_table_run, run_table
 from llmhub.cache.modes import resolve_mode
-from llmhub.cache.sqlite import DiskCache
+from llmhub.cache.sqlite import FILE_SUFFIXES, DiskCache
 from llmhub.cache.store import KEY_BYTES, Store, StoreError
 from llmhub.core.errors import BadRequestError, invalid
 from llmhub.engine.event_loop import StopSignal, run_in_background, run_in_thread, run_sync
@@ -214,7 +214,7 @@ def _close_journal(path: Path, journal: Store) -> None:
         is_empty = not journal.stats().entries
         journal.close()
         if is_empty:
-            for suffix in ("", "-wal", "-shm"):
+            for suffix in FILE_SUFFIXES:
                 path.with_name(path.name + suffix).unlink(missing_ok=True)
 
 

@@ -1,4 +1,4 @@
-"""A cache in one SQLite file, safe for threads and processes, and intact after a crash.
+"""A cache in an SQLite file, safe for threads and processes, and intact after a crash.
 
 - Write-ahead logging lets readers and one writer work at the same time. Each thread has its own connections.
 - An ordinary rowid table with the key as a unique blob was the fastest layout measured.
@@ -6,7 +6,8 @@
   block mostly is one range of rowids: a few probes locate the range, one query reads it, and only the remaining keys
   are looked up one by one. The cost does not depend on the size of the file. Keys in any other order lie on a page
   each, so they are read through a memory-mapped connection. SQLite releases the GIL during each query.
-- Large values of equal size, such as vectors, are inserted by one statement for many, for the same reason.
+- Large values of equal size are inserted by one statement for many, for the same reason.
+- Vectors are in a file beside it (`llmhub.cache.vector_file`).
 
 The file is long because the queries for blocks depend on how rows are laid out.
 """
@@ -42,6 +43,7 @@ from llmhub.cache.store import (
     valid_since,
     validate_seconds,
 )
+from llmhub.cache.vector_file import REFERENCE_BYTES, SUFFIX, Records, VectorFile, has_record
 from llmhub.core.errors import BadRequestError, Hint, invalid
 
 if TYPE_CHECKING:
@@ -51,6 +53,8 @@ if TYPE_CHECKING:
     BlockPart: TypeAlias = tuple[bytes, IntArray, IntArray, IntArray]
     """Concatenated values, the positions in the block that they answer, and the offset and size of each."""
 
+FILE_SUFFIXES: Final = ("", "-wal", "-shm", SUFFIX)
+"""What the names of the files of a cache end with, after its path."""
 LAYOUT_VERSION: Final = 1
 """``user_version`` of the file."""
 APPLICATION_ID: Final = 0x6C6C6D68
@@ -110,6 +114,8 @@ SELECT substr(?2, n * ?3 + 1, ?3), substr(?4, n * ?5 + 1, ?5), ?6, ?7 FROM place
 """
 MIN_JOINED_BYTES: Final = 2048
 """Smaller values are inserted one by one. Between two rows the thread needs the GIL, which a busy event loop holds."""
+IN_RECORDS: Final = -1
+"""In the place of the size of values, for vectors of any size that are written to the file of vectors together."""
 MAX_JOINED_ROWS: Final = 512
 """Rows inserted at once."""
 
@@ -117,6 +123,9 @@ MAX_JOINED_ROWS: Final = 512
 @dataclass(frozen=True, slots=True)
 class DiskCache:
     """Keeps responses in an SQLite file, which is created if it does not exist, readable by its owner only.
+
+    Vectors of embeddings are in a second file, whose name ends with ``-vectors``. To copy a cache, copy both while no
+    process uses them.
 
     Parameters
     ----------
@@ -233,6 +242,7 @@ class _SqliteStore:
         self._slow_until = -math.inf
         self._unchecked_pages = 0
         self._hits = self._misses = 0
+        self._vectors = VectorFile(path, read_only=read_only)
         self.claims, self.ledger, self._close_ledger = sqlite_ledger.open_ledger(self.connection, self._try_connection)
         if not read_only and (names := _name_count(path)) > 1:
             # Writers of two names do not see each other's logs, and damage the file.
@@ -295,9 +305,16 @@ class _SqliteStore:
             batch = keys[start : start + QUERY_KEYS]
             marks = ",".join("?" * len(batch))
             query = f"SELECT {columns} FROM answers WHERE key IN ({marks}) AND created_at >= ?"  # noqa: S608 - names and question marks
-            rows += connection.execute(query, (*batch, since))
+            rows += self._with_vectors(connection, connection.execute(query, (*batch, since)).fetchall())
         self._count(len(rows), len(keys) - len(rows))
         return rows
+
+    def _with_vectors(self, connection: sqlite3.Connection, rows: list[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
+        """Return rows that begin with a key and a value, with vectors in the place of references to them."""
+        if all(len(row[1]) != REFERENCE_BYTES for row in rows):
+            return rows
+        values = self._vectors.read(connection, [row[0] for row in rows], [row[1] for row in rows])
+        return [(row[0], value, *row[2:]) for row, value in zip(rows, values, strict=True)]
 
     def try_get(self, keys: Sequence[bytes]) -> Mapping[bytes, bytes] | None:
         if len(keys) > MAX_NONBLOCKING_ENTRIES:
@@ -312,9 +329,24 @@ class _SqliteStore:
         with self.connection() as connection:
             mapped = partial(self.connection, "mapped")
             block = read_block(connection, mapped, keys, valid_since(since, self._ttl_s))
+            block = self._block_with_vectors(connection, keys, block)
         hits = int((block.sizes != ABSENT).sum())
         self._count(hits, len(block.sizes) - hits)
         return block
+
+    def _block_with_vectors(self, connection: sqlite3.Connection, keys: bytes, block: BlockValues) -> BlockValues:
+        """Return a block with vectors in the place of references to them."""
+        indices = (block.sizes == REFERENCE_BYTES).nonzero()[0].tolist()
+        if not indices:
+            return block
+        values = [block.values[start : start + REFERENCE_BYTES] for start in block.starts[indices].tolist()]
+        found = self._vectors.read(connection, [keys[KEY_BYTES * at : KEY_BYTES * (at + 1)] for at in indices], values)
+        parts, length = [block.values], len(block.values)
+        for index, value in zip(indices, found, strict=True):
+            block.starts[index], block.sizes[index] = length, len(value)
+            parts.append(value)
+            length += len(value)
+        return block._replace(values=b"".join(parts))
 
     def scan(self) -> Iterator[Entry]:
         last_rowid = 0
@@ -322,9 +354,10 @@ class _SqliteStore:
             # In batches, so that the caller may write between them.
             with self.connection() as connection:
                 rows = connection.execute(_SCAN, (last_rowid, QUERY_KEYS)).fetchall()
+                entries = self._with_vectors(connection, [row[1:] for row in rows])
             if not rows:
                 return
-            yield from (Entry(*row[1:]) for row in rows)
+            yield from map(Entry._make, entries)
             last_rowid = rows[-1][0]
 
     def _count(self, hits: int, misses: int) -> None:
@@ -336,7 +369,8 @@ class _SqliteStore:
         self._require_same_file()
         self._unchecked_pages = 0
         with self.connection() as connection:
-            _put(connection, entries)
+            self._put(connection, entries)
+            self._vectors.sync()
 
     def try_put(self, entries: Sequence[Entry]) -> bool:
         size = sum([len(entry.value) for entry in entries])
@@ -346,7 +380,20 @@ class _SqliteStore:
         self._require_same_file()
         self._unchecked_pages += len(entries) + size // PAGE_BYTES
         with self._try_connection() as connection:
-            return connection is not None and sqlite_ledger.try_write(partial(_put, connection, entries))
+            return connection is not None and sqlite_ledger.try_write(partial(self._put, connection, entries))
+
+    def _put(self, connection: sqlite3.Connection, entries: Iterable[Entry]) -> bool:
+        """Insert or replace entries in one transaction."""
+        now = time.time()
+        statements = list(_insertions(entries, now))  # others wait for the lock
+        with connection:
+            connection.execute("BEGIN IMMEDIATE")
+            for statement in statements:
+                if isinstance(statement, Records):
+                    self._vectors.write(connection, statement)
+                else:
+                    connection.executemany(*statement)
+        return True
 
     def _require_same_file(self) -> None:
         """Raise if the file was deleted or replaced: what is written to the open one would be lost with it."""
@@ -356,17 +403,24 @@ class _SqliteStore:
     def delete(self, keys: Sequence[bytes]) -> None:
         with self.connection() as connection, connection:
             connection.execute("BEGIN IMMEDIATE")
+            self._vectors.free(connection, keys)
             connection.executemany("DELETE FROM answers WHERE key = ?", ((key,) for key in keys))
 
     def clear(self) -> None:
         with self.connection() as connection:
-            connection.execute("DELETE FROM answers")
+            with connection:
+                connection.execute("BEGIN IMMEDIATE")
+                connection.execute("DELETE FROM answers")
+                self._vectors.clear(connection)
+            self._vectors.truncate(connection)
 
     def compact(self) -> None:
         # Fails while another connection is in a transaction; the free pages are reused all the same.
         with suppress(StoreError), self.connection() as connection:
             connection.execute("VACUUM")
             connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        with suppress(StoreError), self.connection() as connection:
+            self._vectors.compact(connection)
 
     def stats(self) -> StoreStats:
         with self.connection() as connection:
@@ -374,7 +428,7 @@ class _SqliteStore:
         files = (Path(f"{self._path}{suffix}") for suffix in ("", "-wal"))
         return StoreStats(
             entries=entries,
-            size_bytes=sum(file.stat().st_size for file in files if file.exists()),
+            size_bytes=sum(file.stat().st_size for file in files if file.exists()) + self._vectors.size_bytes,
             hits=self._hits,
             misses=self._misses,
         )
@@ -390,6 +444,7 @@ class _SqliteStore:
             if connection.in_use.acquire(timeout=CLOSE_S):
                 connection.sqlite.close()
                 connection.in_use.release()
+        self._vectors.close()
 
     def _own_connection(self, kind: str) -> _Connection:
         """Return this thread's connection of a kind (see `CONNECTION_PRAGMAS`), opened at first use."""
@@ -477,21 +532,16 @@ def _create(connection: sqlite3.Connection) -> bool:
     return True
 
 
-def _put(connection: sqlite3.Connection, entries: Iterable[Entry]) -> bool:
-    """Insert or replace entries in one transaction."""
-    now = time.time()
-    statements = list(_insertions(entries, now))  # others wait for the lock
-    with connection:
-        connection.execute("BEGIN IMMEDIATE")
-        for statement, parameters in statements:
-            connection.executemany(statement, parameters)
-    return True
+def _insertions(entries: Iterable[Entry], now: float) -> Iterator[tuple[str, Iterable[Any]] | Records]:
+    """Yield statements with the parameters of each execution, or records of vectors.
 
-
-def _insertions(entries: Iterable[Entry], now: float) -> Iterator[tuple[str, Iterable[Any]]]:
-    """Yield statements with the parameters of each execution; large values of equal size become one execution."""
+    Large values of equal size become one execution.
+    """
     for (key_size, size, model, created_at), group in groupby(entries, _form):
         rows, at = list(group), created_at or now
+        if size == IN_RECORDS:
+            yield Records.of(rows, at)
+            continue
         if size < MIN_JOINED_BYTES or len(rows) == 1:
             yield _PUT, [(key, value, model, at) for key, value, _, _ in rows]
             continue
@@ -503,7 +553,7 @@ def _insertions(entries: Iterable[Entry], now: float) -> Iterator[tuple[str, Ite
 
 def _form(entry: Entry) -> tuple[int, int, str, float]:
     """Return what entries that are inserted together have in common."""
-    return len(entry.key), len(entry.value), entry.model, entry.created_at
+    return len(entry.key), IN_RECORDS if has_record(entry) else len(entry.value), entry.model, entry.created_at
 
 
 # Block look-up

@@ -17,7 +17,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Final, Literal, Protocol, TypeAlias
 
-from llmhub.cache.sqlite import DiskCache
+from llmhub.cache.sqlite import FILE_SUFFIXES, DiskCache
 from llmhub.cache.store import Store
 from llmhub.server.result_log import ResultFile, ResultLog
 
@@ -223,7 +223,7 @@ class FolderRunStore:
 
     def remove_journal(self, run_id: str) -> None:
         """Delete the journal of a run."""
-        for suffix in ("", "-wal", "-shm"):
+        for suffix in FILE_SUFFIXES:
             self.path(run_id, JOURNAL + suffix).unlink(missing_ok=True)
 
     def insert(self, record: RunRecord) -> None:
