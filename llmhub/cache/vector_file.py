@@ -229,7 +229,7 @@ class VectorFile:
         if not self.size_bytes:
             return
         with connection:
-            connection.execute("BEGIN IMMEDIATE")  # nobody writes records meanwhile
+            connection.execute("BEGIN IMMEDIATE")  # no other process writes records meanwhile
             tables = connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'vector_space'").fetchone()
             last = connection.execute("SELECT max(start) FROM vector_space").fetchone() if tables else None
             self._file().truncate(last[0] if last is not None and last[0] is not None else 0)
@@ -269,7 +269,7 @@ class VectorFile:
             self._file().sync()
 
     def close(self) -> None:
-        """Close the file once nobody reads it any more."""
+        """Close the file, once no thread reads it any more."""
         with suppress(OSError):
             self.sync(above=0)
         self._open_file = None

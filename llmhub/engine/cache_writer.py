@@ -64,21 +64,17 @@ class CacheWriter:
         Access to the store. Its log learns which keys have been written.
     abort
         Called at the first failure of the store if the access is strict.
-    max_unwritten_bytes
-        Size of the responses that may wait to be written while further requests are sent. They are lost if the process
-        is killed. None may wait unless this is given.
     """
 
-    def __init__(self, access: StoreAccess, abort: Callable[[], None], *, max_unwritten_bytes: int = 0) -> None:
+    def __init__(self, access: StoreAccess, abort: Callable[[], None]) -> None:
         self.store = access.store
         self.aborted_run = False
         self.damaged_keys: set[bytes] = set()
         self._abort = abort if access.strict else None
         self._write_ahead = access.write_ahead
         self._failures = self._dropped = self._backlog_bytes = 0
-        self._max_unwritten_bytes = max_unwritten_bytes
         self._last_error: StoreError | None = None
-        self._outlives_process = _outlives_process(access) and not max_unwritten_bytes
+        self._outlives_process = _outlives_process(access)
         self._queued = self._being_written = 0
         self._waiters: deque[tuple[int, asyncio.Future[None]]] = deque()
         self._has_worked = self._failed_slowly = self._is_failing = False
@@ -195,12 +191,12 @@ class CacheWriter:
         return self._writing
 
     def try_flush(self) -> bool:
-        """Write what is queued if that does not block. Return whether no more is left than may wait for now."""
+        """Write what is queued if that does not block. Return whether nothing is left that can be written now."""
         if self._writing is not None:
             return False
         if asyncio.get_running_loop().time() < self._backoff_until or not self._backlog:
             return True
-        return self._write_on_loop() or self._backlog_bytes <= self._max_unwritten_bytes
+        return self._write_on_loop()
 
     @property
     def holds_slots(self) -> bool:
@@ -237,7 +233,7 @@ class CacheWriter:
                 future.set_result(None)
 
     async def flush_pending(self) -> None:
-        """Write what may not wait in a thread, unless the store fails."""
+        """Write what is queued in a thread, unless the store fails."""
         while not self.try_flush():
             await asyncio.shield(self._writing or self._start_writing())
 

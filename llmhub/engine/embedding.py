@@ -50,8 +50,6 @@ TOKEN_MARGIN: Final = 0.9
 """Share of a provider's limit that a pack may fill, since its tokens are estimated."""
 SHRINK_FACTOR: Final = 0.8
 """After a pack that was too large as a whole, later ones have this share of its estimated tokens."""
-MAX_UNWRITTEN_BYTES: Final = 16 << 20
-"""Size of the vectors that may wait to be written while further texts are sent: writing takes as long as sending."""
 SPLIT_ERRORS: Final = (ContextTooLong, InvalidRequest, ContentFiltered)
 """Errors of a pack that may be those of one of its texts."""
 SAME_ERRORS: Final = 3
@@ -197,7 +195,7 @@ class _EmbedRun:
         self._outcomes: list[Answer | None] = [None] * len(spec.texts)
         self._tokens = [0] * len(spec.texts)
         self._packs: list[SentPack] = []
-        self._writer = CacheWriter(access, stop.request, max_unwritten_bytes=MAX_UNWRITTEN_BYTES)
+        self._writer = CacheWriter(access, stop.request)
         log = access.write_ahead
         callbacks: RowCallbacks[Item] = RowCallbacks(self._settle, self._look_up, self._outcomes.__getitem__)
         self._flight = SingleFlight(log, spec.run_id, callbacks, access.not_before) if log is not None else None
@@ -357,6 +355,8 @@ class _EmbedRun:
         OWNER_TASK.set(asyncio.current_task())
         try:
             await self._send(positions, 0)
+            if self._writer.holds_slots:
+                await self._writer.wait_until_written(len(self._workers))
         except asyncio.CancelledError:
             was_in_flight = asyncio.current_task() in self._cancelled_in_flight
             cancelled = cancelled_outcome(context.requests_sent, was_in_flight=was_in_flight)

@@ -204,7 +204,7 @@ class WriteAheadLog:
         Commits are gathered for runs; a ``single_call`` that is alone waits for no other.
 
         Pending responses are written before further requests are recorded, so a crash leaves at most one ambiguous
-        request per worker. Runs of embeddings may leave some megabytes of vectors pending.
+        request per worker.
         """
         if not self._runs:
             self.failure = ""

@@ -59,7 +59,7 @@ def run_embeddings(job: dict[str, Any]) -> dict[str, Any]:
             "q",
             model=job["embed"],
             hub=hub,
-            dimensions=8,
+            dimensions=job["dimensions"],
             batch_size=job["batch_size"],
             concurrency=job["concurrency"],
             progress=False,

@@ -18,6 +18,8 @@ KILLS = 40
 PROCESSES = 2
 PACK = 10
 CONCURRENCY = 2
+DIMENSIONS = 256
+"""Large enough for vectors to be in the file beside the cache."""
 
 
 def test_kills_cost_no_more_than_what_was_in_flight(fork_server: Any, tmp_path: Path) -> None:
@@ -31,6 +33,7 @@ def test_kills_cost_no_more_than_what_was_in_flight(fork_server: Any, tmp_path: 
             "embed": "openai/text-embedding-3-small",
             "batch_size": PACK,
             "concurrency": CONCURRENCY,
+            "dimensions": DIMENSIONS,
         }
         killed = 0
         while killed < KILLS:
@@ -42,7 +45,7 @@ def test_kills_cost_no_more_than_what_was_in_flight(fork_server: Any, tmp_path: 
             killed += sum(fork_server.wait(pid)["killed"] for pid in pids)
         result = fork_server.wait(fork_server.start(**job, prompts=texts))
         assert set(result["statuses"]) == {"ok"}
-        assert all(len(vector) == 8 for vector in result["responses"])
+        assert all(len(vector) == DIMENSIONS for vector in result["responses"])
         paid = simulator.counts()["tokens"]["input"] / 4
         assert len(texts) <= paid <= len(texts) + KILLS * PACK * CONCURRENCY
         simulator.reset()
@@ -60,6 +63,7 @@ def test_processes_at_once_pay_for_each_text_once(fork_server: Any, tmp_path: Pa
             "embed": "openai/text-embedding-3-small",
             "batch_size": PACK,
             "concurrency": CONCURRENCY,
+            "dimensions": DIMENSIONS,
         }
         results = [fork_server.wait(pid) for pid in [fork_server.start(**job, prompts=texts) for _ in range(4)]]
         assert all(set(result["statuses"]) == {"ok"} for result in results)

@@ -1,4 +1,4 @@
-"""The writer of a run's cache: how much may wait to be written while further requests are sent."""
+"""The writer of a run's cache: what is queued is written before further requests are sent, and soon in any case."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 
 import llmhub
 from llmhub.cache.store import Entry, Store
-from llmhub.engine.cache_writer import FLUSH_DELAY_S, MAX_WRITE_BYTES, CacheWriter
+from llmhub.engine.cache_writer import FLUSH_DELAY_S, CacheWriter
 from llmhub.engine.store_access import StoreAccess
 
 SIZE = 1 << 20
@@ -32,7 +32,7 @@ def stored(store: Store) -> int:
     return store.stats().entries
 
 
-async def test_nothing_waits_unless_it_may(store: Store) -> None:
+async def test_nothing_waits_when_a_request_is_recorded(store: Store) -> None:
     """What is queued is written before the next request is recorded, however much there is."""
     writer = CacheWriter(StoreAccess(store=store), lambda: None)
     for number in range(3):
@@ -43,26 +43,8 @@ async def test_nothing_waits_unless_it_may(store: Store) -> None:
     await writer.finish()
 
 
-async def test_what_may_wait_is_bounded(store: Store) -> None:
-    """Requests go on while less than the bound is unwritten, and wait beyond it for as much as is too much."""
-    writer = CacheWriter(StoreAccess(store=store), lambda: None, max_unwritten_bytes=4 * SIZE)
-    for number in range(4):
-        writer.enqueue_entry(entry(number))
-    assert writer.try_flush()
-    await writer.flush_pending()
-    assert stored(store) == 0
-    count = 4 + MAX_WRITE_BYTES // SIZE
-    for number in range(4, count):
-        writer.enqueue_entry(entry(number))
-    assert not writer.try_flush()
-    await writer.flush_pending()
-    assert stored(store) == count - 4
-    await writer.finish()
-    assert stored(store) == count
-
-
 async def test_what_waits_is_written_soon_all_the_same(store: Store) -> None:
-    writer = CacheWriter(StoreAccess(store=store), lambda: None, max_unwritten_bytes=4 * SIZE)
+    writer = CacheWriter(StoreAccess(store=store), lambda: None)
     for number in range(2):
         writer.enqueue_entry(entry(number))
     async with asyncio.timeout(30):
