@@ -235,7 +235,7 @@ class VectorFile:
             self._file().truncate(last[0] if last is not None and last[0] is not None else 0)
 
     def _move(self, connection: sqlite3.Connection) -> None:
-        """Move records to gaps that were free before, last one first, and store the gaps anew."""
+        """Move records to gaps that were free before, last one first, and store the gaps that are left."""
         rows = connection.execute(f"SELECT key, value FROM answers WHERE {_IS_REFERENCE}")  # noqa: S608 - constants
         kept = sorted([(*_unpack(value), key) for key, value in rows])
         gaps = _gaps([(start, len(key) + size) for start, size, key in kept])[:-1]
