@@ -99,6 +99,7 @@ def stream_record_batches(
     stop: StopSignal,
     observer: BatchObserver,
     store_wait_s: float = 0.0,
+    slots: SlotGroup | None = None,
 ) -> Iterator[pa.RecordBatch]:
     """Yield results as `complete_record_batches` does, for a caller that observes and stops the run.
 
@@ -114,12 +115,14 @@ def stream_record_batches(
         Its methods are called with the progress and with the results of each batch.
     store_wait_s
         How long batches may wait at their end, all together, for a cache that fails.
+    slots
+        Slots that this stream shares with others; its own ones if omitted.
     """
     model, hub, others = options
     keep, partition, plain = form
     shape = _Form(check_keep(keep), partition * ROWS_PER_PARTITION, plain)
     arguments = (prompt, model, hub, {**others, "progress": False})
-    return _Window(batches, shape, arguments, stop, observer, FinalWait(store_wait_s)).results()
+    return _Window(batches, shape, arguments, stop, observer, FinalWait(store_wait_s), slots=slots).results()
 
 
 class BatchObserver(Protocol):

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import importlib
+import itertools
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
@@ -286,6 +288,82 @@ def duckdb(relation: Any, job: DistributedJob) -> Any:
     library = engine_module("duckdb", "duckdb")
     results = _complete_table(_as_table(relation), job)
     return library.from_arrow(results)
+
+
+def duckdb_function(con: Any, name: str, job: DistributedJob, columns: Mapping[str, str]) -> Any:
+    """Register a job as a SQL function of a DuckDB connection: columns of the prompt in, a struct of the results out.
+
+    DuckDB calls the function for each vector of 2,048 rows, from several threads where a table is large. All calls
+    share the ``concurrency`` of the job, but each returns once its slowest row is answered; `duckdb` has no such
+    pauses. NULL in a column of the prompt gives ``status = 'skipped'``, and a call that fails gives ``error``. The
+    function is volatile: DuckDB neither evaluates it while it plans, nor takes two calls for one, and what it
+    evaluates again, the cache answers.
+
+    Parameters
+    ----------
+    con
+        A ``duckdb.DuckDBPyConnection``.
+    name
+        Name of the function; one of the same name is replaced.
+    job
+        See `job`. The columns of its ``keep`` are fields of the struct, too.
+    columns
+        Names of the columns that the job needs, in the order of the function's arguments, with their SQL types.
+
+    Returns
+    -------
+    duckdb.DuckDBPyConnection
+        The connection.
+
+    Raises
+    ------
+    BadRequestError
+        The job needs other columns or has several results for a row, a type is unknown, or the job has no cache that
+        processes of this host reach.
+
+    Examples
+    --------
+    >>> duckdb_function(con, "summarise", job, {"text": "VARCHAR"})                          # doctest: +SKIP
+    >>> con.sql("SELECT id, r.response, r.cost_usd "
+    ...         "FROM (SELECT id, summarise(text) AS r FROM articles)")                      # doctest: +SKIP
+    """
+    import pyarrow as pa  # noqa: PLC0415 - slow to import
+
+    library = engine_module("duckdb", "duckdb")
+    if not isinstance(con, library.DuckDBPyConnection):
+        raise invalid("con", f"must be a DuckDB connection, not {type(con).__name__}")
+    if not columns:
+        raise invalid("columns", "must name at least one column with its SQL type, such as {'text': 'VARCHAR'}")
+    from llmhub.notebook.duckdb_functions import RecentVectors, with_parameters  # noqa: PLC0415 - imports Arrow
+
+    if len(job.model_names) > 1 or job.options.get("n", 1) != 1:
+        raise invalid("job", "must have one result for each row, for a function of SQL: one model, and n=1")
+    job.require_store("DuckDB", one_host=True)
+    try:
+        nulls = ", ".join(f"NULL::{kind}" for kind in columns.values())
+        arguments = con.sql(f"SELECT {nulls}")
+    except library.Error as error:
+        raise invalid("columns", f"must have SQL types: {error}") from error
+    empty = _as_table(arguments).rename_columns(list(columns)).slice(0, 0)
+    schema = job.schema(empty.schema)
+    results = con.from_arrow(schema.empty_table())
+    slots, vectors, recent = job.new_slots(), itertools.count(), RecentVectors(len(schema))
+
+    def complete(*arguments: pa.ChunkedArray) -> pa.Array:
+        def compute() -> pa.Array:
+            table = pa.table(list(arguments), names=list(columns))
+            done = job.run(_blocks(table), partition=next(vectors) % MAX_PARTITIONS, slots=slots)
+            return pa.Table.from_batches(done, schema=schema).to_struct_array().combine_chunks()
+
+        return recent.evaluate(arguments, compute)
+
+    with suppress(library.Error):
+        con.remove_function(name)
+    returns = con.struct_type(dict(zip(results.columns, results.types, strict=True)))
+    # Side effects: DuckDB neither folds a call of constants while it plans nor takes equal calls for one.
+    options: dict[str, Any] = {"type": "arrow", "null_handling": "special", "side_effects": True}
+    con.create_function(name, with_parameters(complete, list(columns)), arguments.types, returns, **options)
+    return con
 
 
 def polars(frame: Any, job: DistributedJob) -> Any:

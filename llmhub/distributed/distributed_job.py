@@ -21,7 +21,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Unpack
 
 from llmhub.api.default_hub import current_hub
-from llmhub.api.options import Models, RowOptions, TablePrompt
+from llmhub.api.options import Models, RowOptions, RunOptions, TablePrompt, resolve_concurrency
 from llmhub.api.record_batches import check_keep, empty_results, stream_record_batches
 from llmhub.api.signatures import shows_options
 from llmhub.cache.modes import CacheMode, resolve_mode
@@ -31,6 +31,7 @@ from llmhub.core.budget import NANO_PER_USD, Budget, nano_to_usd, parse_budget
 from llmhub.core.errors import CacheError, InvalidRequest, invalid
 from llmhub.engine.event_loop import StopSignal, is_on_background_loop, submit
 from llmhub.engine.progress import CONCURRENCY, Progress
+from llmhub.engine.scheduling import SlotGroup
 from llmhub.engine.spending import SharedBudget
 from llmhub.engine.store_budget import StoreBudget
 from llmhub.hub import Hub, PickledKeys, process_job
@@ -157,6 +158,16 @@ class DistributedJob:
         CacheError
             The cache cannot be reached; nothing is sent. Not raised for a job that may pay again.
         """
+        yield from self.run(batches, partition=partition)
+
+    def run(
+        self,
+        batches: Iterable[pa.RecordBatch | pa.Table],
+        *,
+        partition: int = 0,
+        slots: SlotGroup | None = None,
+    ) -> Iterator[pa.RecordBatch]:
+        """Yield results as a call of the job does; streams with the same ``slots`` share the concurrency of one."""
         self._wait_for_store()
         with self._worker() as worker:
             options = dict(self.options)
@@ -170,7 +181,18 @@ class DistributedJob:
                 stop=worker.stop,
                 observer=worker,
                 store_wait_s=0.0 if self.pay_again else STORE_WAIT_S,
+                slots=slots,
             )
+
+    def new_slots(self) -> SlotGroup:
+        """Return slots for several streams of this process, as many as the job's ``concurrency``.
+
+        Raises
+        ------
+        BadRequestError
+            It exceeds the connection pool of the hub.
+        """
+        return SlotGroup(resolve_concurrency(self.hub, RunOptions(concurrency=self.options.get("concurrency"))))
 
     def __dask_tokenize__(self) -> str:
         """Return what identifies the job in a Dask graph."""

@@ -11,9 +11,11 @@ import contextlib
 import inspect
 import json
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
+from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, Final, Unpack
 
 import pyarrow as pa
@@ -38,6 +40,8 @@ SQL_TYPES: Final = {"string": TEXT, "double": "DOUBLE", "int64": "BIGINT", "bool
 """SQL types by Arrow type."""
 MAX_RECENT_VECTORS: Final = 16
 """Vectors of structs that are kept until all their fields are read."""
+RECENT_S: Final = 1.0
+"""How long they are kept: a query that is repeated sends failed calls again."""
 
 
 def _sql_field(name: str) -> pa.Field:
@@ -120,6 +124,40 @@ def _validate(model: str, options: Mapping[str, Any]) -> None:
     api.complete_table({"prompt": pa.array([], pa.string())}, "{prompt}", model=model, **options)
 
 
+class RecentVectors:
+    """Structs of the latest vectors by their arguments.
+
+    DuckDB evaluates ``unnest(f(text))`` once for each field, which must not send each prompt as often.
+
+    Parameters
+    ----------
+    fields
+        Number of fields of a struct, which is how often it is returned.
+    """
+
+    def __init__(self, fields: int) -> None:
+        self._fields = fields
+        self._recent: dict[bytes, tuple[pa.Array, int, float]] = {}
+        self._lock = threading.Lock()
+
+    def evaluate(self, columns: Sequence[pa.ChunkedArray], compute: Callable[[], pa.Array]) -> pa.Array:
+        """Return the structs for the arguments of a vector: those of a moment ago, or those that are computed now."""
+        text = repr([column.to_pylist() for column in columns])
+        key = blake2b(text.encode(errors="surrogatepass")).digest()
+        with self._lock:
+            values, uses_left, used_at = self._recent.pop(key, (None, 0, 0.0))
+        if time.monotonic() - used_at > RECENT_S:
+            values = None
+        if values is None:
+            values, uses_left = compute(), self._fields
+        with self._lock:
+            if uses_left > 1:
+                self._recent[key] = (values, uses_left - 1, time.monotonic())
+            while len(self._recent) > MAX_RECENT_VECTORS:
+                self._recent.pop(next(iter(self._recent)))
+        return values
+
+
 @dataclass(frozen=True, slots=True)
 class _SqlFunction:
     """A SQL function.
@@ -134,8 +172,8 @@ class _SqlFunction:
         ``call(texts, *others)``: the values for texts that have the other arguments in common.
     has_system
         Whether the function takes ``system``.
-    recent, recent_lock
-        Structs of the latest vectors by their arguments, and how often each is still to be read.
+    recent
+        Structs of the latest vectors; ``None`` for other values.
     """
 
     name: str
@@ -144,8 +182,7 @@ class _SqlFunction:
     arrow_type: pa.DataType
     call: Callable[..., list[Any]]
     has_system: bool = True
-    recent: dict[str, tuple[pa.Array, int]] = field(default_factory=dict)
-    recent_lock: threading.Lock = field(default_factory=threading.Lock)
+    recent: RecentVectors | None = None
 
     @property
     def settings(self) -> tuple[str, ...]:
@@ -154,19 +191,9 @@ class _SqlFunction:
 
     def evaluate(self, *columns: pa.ChunkedArray) -> pa.Array:
         """Return the value for each row of a vector: one run for all rows that differ in their text only."""
-        if not pa.types.is_struct(self.arrow_type):
+        if self.recent is None:
             return self._evaluate(columns)
-        # DuckDB evaluates unnest(llm_result(...)) once for each field, which must not send each prompt ten times.
-        key = repr([column.to_pylist() for column in columns])
-        with self.recent_lock:
-            values, uses_left = self.recent.pop(key, (None, self.arrow_type.num_fields))
-            if values is None:
-                values = self._evaluate(columns)
-            if uses_left > 1:
-                self.recent[key] = (values, uses_left - 1)
-            while len(self.recent) > MAX_RECENT_VECTORS:
-                self.recent.pop(next(iter(self.recent)))
-        return values
+        return self.recent.evaluate(columns, partial(self._evaluate, columns))
 
     def _evaluate(self, columns: Sequence[pa.ChunkedArray]) -> pa.Array:
         texts, *others = (column.to_pylist() for column in columns)
@@ -219,7 +246,14 @@ def _functions(options: Mapping[str, Any]) -> list[_SqlFunction]:
 
     return [
         _SqlFunction("complete", {"prompt": TEXT}, TEXT, pa.string(), complete),
-        _SqlFunction("result", {"prompt": TEXT}, _sql_struct(), RESULT_TYPE, result),
+        _SqlFunction(
+            "result",
+            {"prompt": TEXT},
+            _sql_struct(),
+            RESULT_TYPE,
+            result,
+            recent=RecentVectors(RESULT_TYPE.num_fields),
+        ),
         _SqlFunction("classify", {"prompt": TEXT, "labels": f"{TEXT}[]"}, TEXT, pa.string(), classify),
         _SqlFunction("extract", {"prompt": TEXT, "schema": TEXT}, TEXT, pa.string(), extract),
         _SqlFunction(
@@ -265,14 +299,14 @@ def _register(con: duckdb.DuckDBPyConnection, function: _SqlFunction, model: str
     types: list[Any] = [*function.parameters.values(), *(TEXT for _ in function.settings)]
     options: dict[str, Any] = {"type": "arrow", "null_handling": "special", "side_effects": True}
     names = [*function.parameters, *function.settings]
-    con.create_function(raw_name, _with_parameters(function.evaluate, names), types, function.returns, **options)
+    con.create_function(raw_name, with_parameters(function.evaluate, names), types, function.returns, **options)
     default = "" if model is None else " := " + _quote(model)
     settings = [f"model{default}", *(["system := NULL"] if function.has_system else [])]
     parameters = ", ".join([*function.parameters, *settings])
     con.execute(f"CREATE OR REPLACE TEMP MACRO llm_{function.name}({parameters}) AS {raw_name}({', '.join(names)})")
 
 
-def _with_parameters(evaluate: Callable[..., pa.Array], names: Sequence[str]) -> Callable[..., pa.Array]:
+def with_parameters(evaluate: Callable[..., pa.Array], names: Sequence[str]) -> Callable[..., pa.Array]:
     """Return a function whose signature has these parameters, since DuckDB counts them there."""
 
     def call(*columns: pa.ChunkedArray) -> pa.Array:

@@ -11,6 +11,7 @@ import time
 import warnings
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ from llmhub.config import Settings
 from llmhub.distributed import distributed_job
 from llmhub.engine import cache_writer
 from llmhub.engine.cache_writer import CacheWriter
-from llmhub.sim import SimulatorThread
+from llmhub.sim import Latency, Simulator, SimulatorThread, serving
 
 MODEL = "openai/gpt-4o-mini"
 ROWS = pa.table({"id": [f"id {n}" for n in range(24)], "text": [f"number {n % 20}" for n in range(24)]})
@@ -125,6 +126,80 @@ def test_duckdb_relations(hub: llmhub.Hub, simulator: SimulatorThread) -> None:
     done = distributed.duckdb(relation, make_job(hub))
     assert done.aggregate("count(*), count(distinct id)").fetchall() == [(24, 24)]
     assert simulator.counts()["requests"] == 20
+
+
+@pytest.fixture
+def con() -> Iterator[Any]:
+    import duckdb  # noqa: PLC0415 - an extra
+
+    with duckdb.connect() as connection:
+        rows = "SELECT i, CASE WHEN i = 3 THEN NULL ELSE 'number ' || i % 20 END AS t FROM range(24) r(i)"
+        connection.execute(f"CREATE TABLE texts AS {rows}")
+        yield connection
+
+
+def test_a_function_of_duckdb_has_the_results_of_the_job(con: Any, hub: llmhub.Hub, simulator: SimulatorThread) -> None:
+    job = distributed.job("{t}", model=MODEL, hub=hub, keep=["i"])
+    assert distributed.duckdb_function(con, "ask", job, {"t": "VARCHAR", "i": "BIGINT"}) is con
+    con.sql("EXPLAIN SELECT ask('a constant', 1)").fetchall()
+    assert simulator.counts()["requests"] == 0
+    query = "SELECT i, r.i, r.status, r.response FROM (SELECT i, ask(t, i) AS r FROM texts) ORDER BY i"
+    done = con.sql(query).fetchall()
+    alone = llmhub.complete_table(con.sql("FROM texts ORDER BY i").to_arrow_table(), "{t}", model=MODEL, hub=hub)
+    assert done == list(
+        zip(range(24), range(24), alone.column("status").to_pylist(), alone.column("response").to_pylist(), strict=True)
+    )
+    assert done[3][2:] == ("skipped", None)
+    assert con.sql(query).fetchall() == done
+    assert simulator.counts()["requests"] == 20
+    assert con.sql("SELECT sum(ask(t, i).cost_usd) FROM texts WHERE i > 0").fetchall() == [(0,)]
+
+
+def test_failed_calls_in_duckdb_are_rows_and_not_sent_for_each_field(
+    con: Any, hub: llmhub.Hub, simulator: SimulatorThread
+) -> None:
+    job = distributed.job("[[sim:500 always]] {t}", model=MODEL, hub=replace(hub, retry=llmhub.Retry(attempts=1)))
+    distributed.duckdb_function(con, "ask", job, {"t": "VARCHAR"})
+    relation = con.sql("SELECT unnest(ask(t)) FROM texts WHERE i < 2")
+    assert relation.columns == job.schema(pa.schema([("t", pa.string())])).names
+    assert relation.aggregate("min(status), min(error_type), count(response)").fetchall() == [
+        ("error", "ServerError", 0)
+    ]
+    assert simulator.counts()["requests"] == 2
+
+
+def test_calls_of_a_function_of_duckdb_share_the_concurrency_of_the_job(con: Any, tmp_path: Path) -> None:
+    with (
+        serving(Simulator(latency=Latency(0.02))) as simulator,
+        llmhub.Hub(simulator=simulator.url, settings=Settings(), cache=str(tmp_path / "b.db")) as hub,
+    ):
+        job = distributed.job("{t}", model=MODEL, hub=hub, concurrency=4)
+        distributed.duckdb_function(con, "ask", job, {"t": "VARCHAR"})
+        queries = [f"SELECT ask('{name} ' || i).status FROM range(20) r(i)" for name in ("left", "right")]
+        with ThreadPoolExecutor(2) as threads:
+            done = list(threads.map(lambda query: con.cursor().sql(query).fetchall(), queries))
+        assert done == [[("ok",)] * 20] * 2
+        assert simulator.counts()["requests"] == 40
+        assert simulator.counts()["max_in_flight"] == 4
+
+
+def test_functions_that_duckdb_cannot_have_are_refused(con: Any, hub: llmhub.Hub) -> None:
+    text = {"t": "VARCHAR"}
+    private = llmhub.Hub(simulator=hub.simulator, settings=Settings(), cache=llmhub.MemoryCache())
+    register = distributed.duckdb_function
+    for match, call in {
+        "pay_again": lambda: register(con, "f", distributed.job("{t}", model=MODEL, hub=private), text),
+        "one result for each row": lambda: register(con, "f", distributed.job("{t}", model=MODEL, hub=hub, n=2), text),
+        "missing": lambda: register(con, "f", distributed.job("{missing}", model=MODEL, hub=hub), text),
+        "SQL types": lambda: register(con, "f", distributed.job("{t}", model=MODEL, hub=hub), {"t": "TEXTILE"}),
+        "at least one column": lambda: register(con, "f", distributed.job("{t}", model=MODEL, hub=hub), {}),
+        "not str": lambda: register("con", "f", distributed.job("{t}", model=MODEL, hub=hub), text),
+    }.items():
+        with pytest.raises(llmhub.BadRequestError, match=match):
+            call()
+    register(con, "f", distributed.job("{t}", model=MODEL, hub=hub, max_tokens=3), text)
+    register(con, "f", distributed.job("{t}", model=MODEL, hub=hub, max_tokens=2), text)
+    assert con.sql("SELECT f('Tell me a story').output_tokens <= 2").fetchall() == [(True,)]
 
 
 def test_workers_share_one_budget_and_report_to_one_place(hub: llmhub.Hub, simulator: SimulatorThread) -> None:
