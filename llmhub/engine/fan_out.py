@@ -40,6 +40,7 @@ from llmhub.engine.write_ahead import SEND_CONTEXT, SendContext
 
 if TYPE_CHECKING:
     from llmhub.engine.block_lookup import BlockLookup, PlannedBlock, StoredBlock
+    from llmhub.engine.packed_answers import PackedAnswers
 
 PlannedChunk: TypeAlias = "list[PlannedItem] | tuple[PlannedBlock, Awaitable[BlockLookup | None]]"
 """A planned chunk of items; a block comes with the look-up that has been started for it."""
@@ -383,16 +384,34 @@ class _FanOut:
 
 
 class ResultCollector:
-    """The outcomes of one run by position. A duplicate item gets the outcome of the first item with its key."""
+    """The outcomes of one run by position. A duplicate item gets the outcome of the first item with its key.
+
+    Parameters
+    ----------
+    spec
+        The work.
+    reporter
+        Counts the outcomes.
+    fail
+        Ends the run with an exception.
+    packed
+        Keeps the answers of batches, in a run with batches.
+    """
 
     def __init__(
-        self, spec: FanOutSpec, reporter: ProgressReporter | None, fail: Callable[[BaseException], None]
+        self,
+        spec: FanOutSpec,
+        reporter: ProgressReporter | None,
+        fail: Callable[[BaseException], None],
+        packed: PackedAnswers | None = None,
     ) -> None:
         self.outcomes: list[RowOutcome | None] = [None] * spec.size
         self.queue_s = array("d", bytes(8 * spec.size))
         self.blocks: list[StoredBlock] = []
+        self.packed = packed
         self._on_result = spec.on_result
         self._on_stored = spec.on_stored
+        self._reports_blocks = spec.reports_blocks
         self._reporter = reporter
         self._fail = fail
         self._first_positions: dict[bytes, int] = {}
@@ -407,6 +426,38 @@ class ResultCollector:
             self._pass_on((position, outcome, self.queue_s[position]))
         if self._on_stored is not None and type(outcome) is StoredResponse:
             self._on_stored((position, outcome, 0.0))
+        self._settle_duplicates(position, outcome)
+
+    def is_settled(self, position: int) -> bool:
+        """Return whether a position that had to be sent has an outcome."""
+        return self.outcomes[position] is not None or (self.packed is not None and position in self.packed)
+
+    def settle_packed(self, positions: Sequence[int], values: Sequence[bytes], answers: Sequence[Answer]) -> None:
+        """Set the outcomes of positions to answers of batches, of which the values in the store are kept."""
+        packed = self.packed
+        if packed is None or not positions:
+            return
+        packed.add(positions, values, [answer.attempts for answer in answers])
+        others = set(positions) if self._on_result is not None else set()
+        if others and self._reports_blocks:
+            block = packed.block(positions)
+            self._pass_on(block)
+            others.difference_update(block.positions.tolist())
+        for position, answer in zip(positions, answers, strict=True):
+            if self._reporter is not None:
+                self._reporter.add(position, answer)
+            if position in others:
+                self._pass_on((position, answer, self.queue_s[position]))
+            self._settle_duplicates(position, answer)
+
+    def answer_of(self, position: int, key: bytes) -> RowOutcome | None:
+        """Return the outcome of a position with this key, as an object; ``None`` if it has none."""
+        outcome = self.outcomes[position]
+        if outcome is None and self.packed is not None and position in self.packed:
+            return self.packed.answer(position, key)
+        return outcome
+
+    def _settle_duplicates(self, position: int, outcome: RowOutcome) -> None:
         duplicates = self._duplicates.pop(position, None)
         if duplicates:
             shared = for_duplicate(outcome)
@@ -442,7 +493,7 @@ class ResultCollector:
             first = self._first_positions.setdefault(item[1], position)
             if first == position:
                 unique.append(item)
-            elif (outcome := self.outcomes[first]) is not None:
+            elif (outcome := self.answer_of(first, item[1])) is not None:
                 self.settle(position, for_duplicate(outcome))
             else:
                 self._duplicates.setdefault(first, []).append(position)
@@ -455,7 +506,7 @@ class ResultCollector:
             # Computing the keys of the remaining rows may take long; other tasks go on meanwhile.
             await asyncio.sleep(0)
         for position in self._first_positions.values():
-            if self.outcomes[position] is None:
+            if not self.is_settled(position):
                 self.settle(position, cancelled_outcome())
 
 

@@ -110,6 +110,8 @@ def build_results(
     outcomes = outcomes_by_position(batch, result)
     schema = schema_for_run(run_id, simulated=batch.is_simulated)
     try:
+        if result.packed:
+            return _build_by_segments(batch, replace(result, outcomes=outcomes), schema, priced_at, on_problem)
         positions = np.arange(len(batch))
         columns = _outcome_columns(replace(result, outcomes=outcomes))
         return _build_table(batch, positions, columns, outcomes, schema, priced_at, on_problem)
@@ -125,7 +127,8 @@ def results_part(batch: PromptBatch, completed: CompletedPart, schema: pa.Schema
     try:
         if isinstance(completed, StoredBlock):
             columns = concat_columns([block_columns(completed)])
-            return _build_table(batch, completed.positions, columns, (), schema, priced_at)
+            in_batch = () if completed.attempts is None else range(len(completed.positions))
+            return _build_table(batch, completed.positions, columns, (), schema, priced_at, in_batch=in_batch)
         columns = concat_columns([_columns_from_outcomes(completed.outcomes, completed.queue_s)])
         positions = np.asarray(completed.positions, np.int64)
         return _build_table(batch, positions, columns, completed.outcomes, schema, priced_at)
@@ -175,12 +178,13 @@ def outcomes_by_position(batch: PromptBatch, result: FanOutResult) -> list[RowOu
 def _unsettled_positions(batch: PromptBatch, result: FanOutResult) -> list[int]:
     """Return the positions of rows to be sent that have neither an outcome nor a stored response."""
     stored = {int(position) for block in result.blocks for position in block.positions}
+    packed = result.packed if result.packed is not None else ()
     unsettled = []
     for position, outcome in enumerate(result.outcomes):
         row = position // max(1, batch.positions_per_row)
-        if outcome is None and position not in stored and not batch.skipped[row]:
+        if outcome is None and position not in stored and position not in packed and not batch.skipped[row]:
             unsettled.append(position)
-            if not any(batch.keys[KEY_BYTES * position : KEY_BYTES * (position + 1)]):
+            if not any(batch.key_of(position)):
                 batch.not_reached[row] = 1  # it was not planned, so it has no key
     return unsettled
 
@@ -193,8 +197,12 @@ def _build_table(
     schema: pa.Schema,
     priced_at: float,
     on_problem: Callable[[str], None] = _ignore_problem,
+    in_batch: Sequence[int] = (),
 ) -> pa.Table:
-    """Return the table of some positions, given the columns that depend on the outcome alone."""
+    """Return the table of some positions, given the columns that depend on the outcome alone.
+
+    ``in_batch`` are the indices of rows that batches answered and that have no outcome as an object.
+    """
     target_index = _target_index(batch, positions)
     outcome_columns = restore_columns(batch, positions, target_index, outcome_columns)
     columns = {
@@ -212,7 +220,8 @@ def _build_table(
     try:
         costs = _cost_columns(targets, target_index, columns, fallbacks, priced_at)
         costs |= _apply_billing({**columns, **costs}, outcomes, targets, target_index, priced_at)
-        costs |= _apply_batch_prices({**columns, **costs}, outcomes, targets, target_index, priced_at)
+        batch_rows = [*batch_answers(outcomes), *in_batch]
+        costs |= _apply_batch_prices({**columns, **costs}, outcomes, batch_rows, targets, target_index, priced_at)
         costs["cost_usd"] = _add_failed_attempts(costs["cost_usd"], outcomes, priced_at)
         costs["price_id"] = _mark_uncertain_costs(costs["price_id"], outcomes)
     except Exception as error:  # noqa: BLE001 - an unknown cost is no reason to lose a response
@@ -266,11 +275,70 @@ def _request_keys(batch: PromptBatch, positions: Any) -> pa.Array:
 
 
 def _outcome_columns(result: FanOutResult) -> dict[str, pa.ChunkedArray]:
-    """Return the columns of all positions, segment by segment; see `iter_segments`."""
+    """Return the columns of all positions, segment by segment."""
+    return concat_columns(_segment_columns(result, *segment) for segment in _taken_segments(result))
+
+
+def _taken_segments(result: FanOutResult) -> Iterator[tuple[int, int, StoredBlock | None]]:
+    """Yield the segments of all positions (see `iter_segments`). Each block can be freed once it has been read."""
     segments = list(_short_segments(iter_segments(result.blocks, len(result.outcomes))))[::-1] or [(0, 0, None)]
     if isinstance(result.blocks, list):
-        result.blocks.clear()  # each block can be freed as soon as it has been read
-    return concat_columns(_segment_columns(result, *segments.pop()) for _ in range(len(segments)))
+        result.blocks.clear()
+    while segments:
+        yield segments.pop()
+
+
+def _build_by_segments(
+    batch: PromptBatch,
+    result: FanOutResult,
+    schema: pa.Schema,
+    priced_at: float,
+    on_problem: Callable[[str], None],
+) -> pa.Table:
+    """Return the table of a run with batches, a segment at a time: no more of their answers exist as objects."""
+    problems: list[str] = []
+    parts: list[pa.Table] = []
+    for segment in _taken_segments(result):
+        parts.append(_segment_table(batch, result, segment, schema, priced_at, problems.append))
+        pa.default_memory_pool().release_unused()  # what these columns were made of
+    for problem in dict.fromkeys(problems):
+        on_problem(problem)
+    return pa.concat_tables(parts).unify_dictionaries()
+
+
+def _segment_table(
+    batch: PromptBatch,
+    result: FanOutResult,
+    segment: tuple[int, int, StoredBlock | None],
+    schema: pa.Schema,
+    priced_at: float,
+    on_problem: Callable[[str], None],
+) -> pa.Table:
+    """Return the table of the positions of one segment of a run with batches."""
+    start, stop, block = segment
+    packed, outcomes = result.packed, result.outcomes[start:stop]
+    assert packed is not None  # noqa: S101 - checked by the caller
+    in_packed = np.flatnonzero(packed.contains(np.arange(start, stop))) + start
+    answers = packed.block(in_packed)
+    in_answers = np.zeros(stop - start, np.bool_)
+    in_answers[answers.positions - start] = True
+    for position in in_packed[~in_answers[in_packed - start]].tolist():
+        outcomes[position - start] = packed.answer(position, batch.key_of(position))
+    is_other = ~in_answers
+    if block is not None:
+        is_other[block.positions - start] = False
+    others = np.flatnonzero(is_other)
+    queue_s = result.queue_s[start:stop]
+    chosen = others.tolist()
+    columns = _columns_from_outcomes([outcomes[index] for index in chosen], [queue_s[index] for index in chosen])
+    at = others + start
+    for part in (answers, block):
+        if part is not None and len(part.positions):
+            columns, at = interleave(part, at, columns), np.sort(np.concatenate([part.positions, at]))
+    in_batch = np.flatnonzero(in_answers).tolist()
+    positions = np.arange(start, stop)
+    columns = concat_columns([columns])
+    return _build_table(batch, positions, columns, outcomes, schema, priced_at, on_problem, in_batch)
 
 
 def _short_segments(
@@ -288,9 +356,9 @@ def _segment_columns(result: FanOutResult, start: int, stop: int, block: StoredB
         return _columns_from_outcomes(result.outcomes[start:stop], result.queue_s[start:stop])
     if len(block.positions) == stop - start:
         return block_columns(block)
-    others = missing_positions(start, stop, block).tolist()
+    others = missing_positions(start, stop, block)
     outcomes, queue_s = [result.outcomes[index] for index in others], [result.queue_s[index] for index in others]
-    return interleave(start, stop, block, _columns_from_outcomes(outcomes, queue_s))
+    return interleave(block, others, _columns_from_outcomes(outcomes, queue_s))
 
 
 @dataclass(frozen=True, slots=True)
@@ -493,17 +561,18 @@ def _apply_billing(
 def _apply_batch_prices(
     columns: ArrowColumns,
     outcomes: Sequence[RowOutcome | None],
+    in_batch: Sequence[int],
     targets: Sequence[Target],
     target_index: Any,
     priced_at: float,
 ) -> dict[str, pa.Array]:
-    """Return the cost columns with rows that batches answered at the price of batches."""
-    in_batch = batch_answers(outcomes)
+    """Return the cost columns with rows that batches answered, ``in_batch``, at the price of batches."""
     if not in_batch:
         return {}
     served, price_index = _served_models(len(targets), target_index, columns)
     prices = [_price_of(targets[target], model, priced_at) for target, model in served]
-    usages = {row: usage for row in in_batch if (usage := _billed_usage(outcomes[row])[0]) is not None}
+    found = ((row, _billed_usage(outcomes[row])[0]) for row in in_batch if outcomes)
+    usages = {row: usage for row, usage in found if usage is not None}
     return batch_costs(columns, in_batch, usages, [targets[target] for target, _ in served], prices, price_index)
 
 
