@@ -61,9 +61,10 @@ from llmhub.engine.batch_client import BatchClient, RowFile, is_refusal
 from llmhub.engine.cache_writer import CacheWriter
 from llmhub.engine.call import Answer, Call, Target
 from llmhub.engine.event_loop import StopSignal, run_in_thread
-from llmhub.engine.fan_out import ItemPlanner, ResultCollector, run_fan_out
+from llmhub.engine.fan_out import ItemPlanner, run_fan_out
 from llmhub.engine.fan_out_types import FanOutResult, FanOutSpec, PlannedItem, Sender
 from llmhub.engine.progress import ProgressReporter, ProgressTracker, RunSnapshot
+from llmhub.engine.result_collector import ResultCollector
 from llmhub.engine.row_outcome import RowOutcome, pack_outcome, unpack_outcome
 from llmhub.engine.spending import UNPRICED_MESSAGE, SharedBudget, TargetPrices, budget_error, max_cost_nano_usd
 from llmhub.engine.transport import long_keys, prepare_call, redact_error

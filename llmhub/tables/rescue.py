@@ -20,8 +20,9 @@ from llmhub.engine.call import Answer
 from llmhub.engine.fan_out_types import FanOutResult
 from llmhub.engine.row_outcome import RowOutcome, to_stored
 from llmhub.tables.cost_columns import TokenColumns
+from llmhub.tables.outcome_columns import STATUS_BY_ERROR, response_text, tool_calls_of
 from llmhub.tables.prompt_batch import PromptBatch
-from llmhub.tables.results import STATUS_BY_ERROR, CompletedPart, CompletedRows, response_text, tool_calls_of
+from llmhub.tables.results import CompletedPart, CompletedRows
 from llmhub.tables.schema import MICROSECONDS_PER_S
 
 
