@@ -560,7 +560,7 @@ async def run_table(
     problems: list[str] = []
     with relaxed_gc(len(run.batch), enabled=run.hub.tune_gc):
         try:
-            result = await execute(run, display, stop, on_result, run_id=run_id.bytes)
+            result = await execute(run, display, stop, on_result, run_id=run_id.bytes, reports_blocks=True)
         except BaseException as error:
             attach_partial_table(error, run, run_id.hex, started_at)
             raise
@@ -607,12 +607,13 @@ async def execute(
     on_result: OnResult | None = None,
     *,
     run_id: bytes = b"",
+    reports_blocks: bool = False,
 ) -> FanOutResult:
     """Send the requests of a run, show its progress, and return the outcomes."""
     run_id = run_id or uuid.uuid4().bytes
     progress_error = ""
     try:
-        result = await send_rows(run, display, stop, on_result, run_id=run_id)
+        result = await send_rows(run, display, stop, on_result, run_id=run_id, reports_blocks=reports_blocks)
     finally:
         if display is not None:
             try:
@@ -630,6 +631,7 @@ async def send_rows(
     *,
     run_id: bytes,
     chunks: Iterator[Any] | None = None,
+    reports_blocks: bool = False,
 ) -> FanOutResult:
     """Send the requests of a run, or those of ``chunks``, and return the outcomes."""
     concurrency = resolve_concurrency(run.hub, run.options)
@@ -649,6 +651,7 @@ async def send_rows(
         slots=run.slots,
         around_send=run.caller.around_send,
         make_again=run.batch.call_again if run.batch.is_plain_text and run.batch.redaction is None else None,
+        reports_blocks=reports_blocks,
     )
     if run.options.mode == "batch":
         policy = run.options.batch_policy(run.batch_cancel)

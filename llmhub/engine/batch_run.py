@@ -61,9 +61,10 @@ from llmhub.engine.batch_client import BatchClient, RowFile, is_refusal
 from llmhub.engine.cache_writer import CacheWriter
 from llmhub.engine.call import Answer, Call, Target
 from llmhub.engine.event_loop import StopSignal, run_in_thread
-from llmhub.engine.fan_out import ItemPlanner, ResultCollector, run_fan_out
+from llmhub.engine.fan_out import ItemPlanner, run_fan_out
 from llmhub.engine.fan_out_types import FanOutResult, FanOutSpec, PlannedItem, Sender
 from llmhub.engine.progress import ProgressReporter, ProgressTracker, RunSnapshot
+from llmhub.engine.result_collector import ResultCollector
 from llmhub.engine.row_outcome import RowOutcome, pack_outcome, unpack_outcome
 from llmhub.engine.spending import UNPRICED_MESSAGE, SharedBudget, TargetPrices, budget_error, max_cost_nano_usd
 from llmhub.engine.transport import long_keys, prepare_call, redact_error
@@ -159,11 +160,12 @@ class DecodedRows(NamedTuple):
 
 
 class FiledRow(NamedTuple):
-    """A decoded result: its key, and the answer or why there is none."""
+    """A decoded result: its key, and the answer or why there is none; of a response, the value in the store as well."""
 
     key: bytes
     answer: Answer | None
-    late: LateReason | None
+    late: LateReason | None = None
+    value: bytes | None = None
 
 
 @dataclass(slots=True)
@@ -238,6 +240,8 @@ class BatchRun:
     def __init__(
         self, spec: FanOutSpec, client: Client, access: StoreAccess, policy: BatchPolicy, stop: StopSignal
     ) -> None:
+        from llmhub.engine.packed_answers import PackedAnswers  # noqa: PLC0415 - imports numpy
+
         store = client.store
         assert store is not None  # noqa: S101 - checked by `require_batches`
         assert store.ledger is not None  # noqa: S101 - as above
@@ -254,7 +258,7 @@ class BatchRun:
             else None
         )
         self.error: BaseException | None = None
-        self._results = ResultCollector(spec, self._reporter, self._fail)
+        self._results = ResultCollector(spec, self._reporter, self._fail, PackedAnswers(spec.size))
         self._writer = CacheWriter(access, stop.request)
         self._planner = ItemPlanner(spec, access, None, self._writer, self._results)
         self._open: dict[str, _OpenBatch] = {}
@@ -344,6 +348,7 @@ class BatchRun:
             outcomes=self._results.outcomes,
             queue_s=self._results.queue_s,
             blocks=self._results.blocks,
+            packed=self._results.packed,
             damaged_values=len(self._writer.damaged_keys),
             store_error=self._store_problem
             or self._writer.error
@@ -890,18 +895,24 @@ class BatchRun:
             storing.append(asyncio.create_task(self._store_rows(collector, decoded)))
 
         async def on_stored() -> None:
+            ready: list[tuple[int, bytes, Answer]] = []
             for filed in (await storing.pop()).filed if storing else ():
                 row = opened.rows.pop(filed.key, None)
                 if filed.answer is not None:
                     self._book(filed.key, opened.target, filed.answer)
                     if row is not None and not self._is_late(filed.answer):
                         answer = filed.answer if not row.sent else replace(filed.answer, attempts=row.sent + 1)
-                        self._settle(row, answer)
+                        if filed.value is None:
+                            self._settle(row, answer)
+                        elif not self._results.is_settled(row.item[0]):
+                            ready.append((row.item[0], filed.value, answer))
                     elif row is not None:
                         late.append((row, filed.answer))
                 elif row is not None:
                     self._release(row)
                     late.append((row, filed.late or "missing"))
+            if ready:
+                self._results.settle_packed(*zip(*ready, strict=True))
 
         try:
             try:
@@ -1074,7 +1085,7 @@ class BatchRun:
     # Outcomes
 
     def _settle(self, row: _Row, outcome: RowOutcome) -> None:
-        if self._results.outcomes[row.item[0]] is None:
+        if not self._results.is_settled(row.item[0]):
             self._results.settle(row.item[0], outcome)
 
     def _announce(self, opened: _OpenBatch, row: _Row) -> None:
@@ -1272,11 +1283,12 @@ class _Collector:
                 dropped=waiting.dropped if waiting is not None else (),
                 mode="batch",
             )
-            if is_successful(answer.outcome):
-                entries.append(Entry(key, pack_outcome(answer, key), cache_name, started_at))
+            value = pack_outcome(answer, key) if is_successful(answer.outcome) else None
+            if value is not None:
+                entries.append(Entry(key, value, cache_name, started_at))
             if key not in self.counted:
                 ended.append(_ended_request(key, record, self.target, answer, started_at, now))
-            filed.append(FiledRow(key, answer, None))
+            filed.append(FiledRow(key, answer, None, None if self.embeds else value))
         return DecodedRows(filed, entries, ended)
 
     def store_rows(self, decoded: DecodedRows) -> DecodedRows:

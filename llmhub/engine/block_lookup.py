@@ -85,7 +85,7 @@ class PlannedBlock:
 
 @dataclass(frozen=True, slots=True)
 class StoredBlock:
-    """Stored responses of one text each, with valid checksums.
+    """Responses of one text each, as the bytes of a store.
 
     Parameters
     ----------
@@ -97,12 +97,16 @@ class StoredBlock:
         The offset of each value in ``values``.
     fixed
         The fixed part of each value (`FIXED_DTYPE`).
+    attempts
+        If batches answered them in this run: the number of batches that each was sent in. ``None`` for responses from
+        the store.
     """
 
     positions: Int64Array
     values: bytes
     starts: Int64Array
     fixed: np.ndarray[Any, Any]
+    attempts: np.ndarray[Any, np.dtype[np.int16]] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +140,7 @@ def check_block(planned: PlannedBlock, found: BlockValues) -> BlockLookup:
     to_unpack = sizes != ABSENT
     ends = starts + sizes
     indices = np.flatnonzero(to_unpack & (sizes >= TEXT_LAYOUT.size))
-    fixed = _fixed_fields(found.values, starts[indices])
+    fixed = fixed_fields(found.values, starts[indices])
     text_sizes = sum((fixed[name].astype(np.int64) for name in TEXT_FIELDS), np.int64(0))
     checksums = _checksums(found.values, starts[indices] + HEADER_SIZE, ends[indices], planned.keys, indices)
     valid = (
@@ -175,7 +179,7 @@ def count_by_model(positions: Int64Array, samples: int, n_models: int) -> list[i
     return counts
 
 
-def _fixed_fields(values: bytes, starts: Int64Array) -> np.ndarray[Any, Any]:
+def fixed_fields(values: bytes, starts: Int64Array) -> np.ndarray[Any, Any]:
     """Return the fixed part of each value as a structured array."""
     if not len(starts):
         return np.zeros(0, FIXED_DTYPE)

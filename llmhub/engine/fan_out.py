@@ -10,13 +10,11 @@ from __future__ import annotations
 import asyncio
 import itertools
 import time
-from array import array
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
-from llmhub.core.serialization import StoredResponse
 from llmhub.engine.cache_writer import CacheWriter
 from llmhub.engine.call import Answer, Target
 from llmhub.engine.event_loop import StopSignal
@@ -26,20 +24,20 @@ from llmhub.engine.fan_out_types import (
     FanOutResult,
     FanOutSpec,
     PlannedItem,
-    ResultEvent,
     Sender,
 )
 from llmhub.engine.hedging import OWNER_TASK
 from llmhub.engine.observer import CallObservation
 from llmhub.engine.progress import ProgressReporter, ProgressTracker, RunSnapshot
-from llmhub.engine.row_outcome import RowOutcome, aborted_outcome, cancelled_outcome, for_duplicate
+from llmhub.engine.result_collector import ResultCollector
+from llmhub.engine.row_outcome import aborted_outcome, cancelled_outcome
 from llmhub.engine.scheduling import MAX_RELEASED_PER_SLOT, ConcurrencySlots, QueuedItem, Slot, TargetQueues
 from llmhub.engine.single_flight import ITEMS_PER_YIELD, RowCallbacks, SingleFlight
 from llmhub.engine.store_access import StoreAccess
 from llmhub.engine.write_ahead import SEND_CONTEXT, SendContext
 
 if TYPE_CHECKING:
-    from llmhub.engine.block_lookup import BlockLookup, PlannedBlock, StoredBlock
+    from llmhub.engine.block_lookup import BlockLookup, PlannedBlock
 
 PlannedChunk: TypeAlias = "list[PlannedItem] | tuple[PlannedBlock, Awaitable[BlockLookup | None]]"
 """A planned chunk of items; a block comes with the look-up that has been started for it."""
@@ -380,83 +378,6 @@ class _FanOut:
             blocked_by=next(filter(None, (self.sender.blocked_by(target.name) for target in targets)), ""),
             refused_by=next(filter(None, (self.sender.refused_by(target.name) for target in targets)), ""),
         )
-
-
-class ResultCollector:
-    """The outcomes of one run by position. A duplicate item gets the outcome of the first item with its key."""
-
-    def __init__(
-        self, spec: FanOutSpec, reporter: ProgressReporter | None, fail: Callable[[BaseException], None]
-    ) -> None:
-        self.outcomes: list[RowOutcome | None] = [None] * spec.size
-        self.queue_s = array("d", bytes(8 * spec.size))
-        self.blocks: list[StoredBlock] = []
-        self._on_result = spec.on_result
-        self._on_stored = spec.on_stored
-        self._reporter = reporter
-        self._fail = fail
-        self._first_positions: dict[bytes, int] = {}
-        self._duplicates: dict[int, list[int]] = {}
-
-    def settle(self, position: int, outcome: RowOutcome) -> None:
-        """Set the outcome of a position and of its duplicates."""
-        self.outcomes[position] = outcome
-        if self._reporter is not None:
-            self._reporter.add(position, outcome)
-        if self._on_result is not None:
-            self._pass_on((position, outcome, self.queue_s[position]))
-        if self._on_stored is not None and type(outcome) is StoredResponse:
-            self._on_stored((position, outcome, 0.0))
-        duplicates = self._duplicates.pop(position, None)
-        if duplicates:
-            shared = for_duplicate(outcome)
-            for duplicate in duplicates:
-                self.settle(duplicate, shared)
-
-    def add_block(self, block: StoredBlock) -> None:
-        """Add a block of responses from the store."""
-        if not len(block.positions):
-            return
-        self.blocks.append(block)
-        if self._on_result is not None:
-            self._pass_on(block)
-        if self._on_stored is not None:
-            self._on_stored(block)
-        if self._reporter is not None:
-            self._reporter.add_stored_block(block.positions)
-
-    def _pass_on(self, event: ResultEvent) -> None:
-        """Call ``on_result``; after an exception it is not called again, and the run ends."""
-        try:
-            if self._on_result is not None:
-                self._on_result(event)
-        except Exception as error:  # noqa: BLE001 - the other rows of an outcome are still to be settled
-            self._on_result = None
-            self._fail(error)
-
-    def without_duplicates(self, items: Iterable[PlannedItem]) -> list[PlannedItem]:
-        """Return the items with a new key; the others get the outcome of the first item with their key."""
-        unique: list[PlannedItem] = []
-        for item in items:
-            position = item[0]
-            first = self._first_positions.setdefault(item[1], position)
-            if first == position:
-                unique.append(item)
-            elif (outcome := self.outcomes[first]) is not None:
-                self.settle(position, for_duplicate(outcome))
-            else:
-                self._duplicates.setdefault(first, []).append(position)
-        return unique
-
-    async def cancel_missing(self, remaining: Iterable[Iterable[PlannedItem]]) -> None:
-        """Set the outcome of all items without one to `Cancelled`, including those of the ``remaining`` chunks."""
-        for chunk in remaining:
-            self.without_duplicates(chunk)
-            # Computing the keys of the remaining rows may take long; other tasks go on meanwhile.
-            await asyncio.sleep(0)
-        for position in self._first_positions.values():
-            if self.outcomes[position] is None:
-                self.settle(position, cancelled_outcome())
 
 
 class ItemPlanner:

@@ -15,6 +15,7 @@ from llmhub.engine.store_access import StoreAccess
 
 if TYPE_CHECKING:
     from llmhub.engine.block_lookup import PlannedBlock, StoredBlock
+    from llmhub.engine.packed_answers import PackedAnswers
     from llmhub.engine.scheduling import SlotGroup, TargetQueues
 
 CHUNK_SIZE: Final = 4096
@@ -28,7 +29,7 @@ key. A plain tuple, since a run over a million rows creates a million of them.""
 Alternatives: TypeAlias = Callable[[PlannedItem], Sequence[tuple[Target | None, bytes]]]
 """Returns the other candidate targets of an item, and the key of its request to each."""
 ResultEvent: TypeAlias = "tuple[int, RowOutcome, float] | StoredBlock"
-"""A new result: position, outcome and queue time in seconds; or a block of responses from the store."""
+"""A new result: position, outcome and queue time in seconds; or a block of responses."""
 OnResult: TypeAlias = Callable[[ResultEvent], None]
 
 
@@ -61,6 +62,8 @@ class FanOutSpec:
     make_again
         Returns the call of a position and its key again, so that its prompt need not be kept while a batch has it;
         ``None`` if it has to be kept.
+    reports_blocks
+        Whether ``on_result`` gets answers of batches in blocks, which it may keep, instead of one object for each.
     """
 
     size: int
@@ -74,6 +77,7 @@ class FanOutSpec:
     slots: SlotGroup | None = None
     around_send: Middleware | None = None
     make_again: Callable[[int, bytes], Call] | None = None
+    reports_blocks: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,11 +121,13 @@ class FanOutResult:
     Parameters
     ----------
     outcomes
-        Outcomes by position; ``None`` where there was no item or the response is in a block.
+        Outcomes by position; ``None`` where there was no item, or the response is in a block or among ``packed``.
     queue_s
         Seconds each position waited for a worker.
     blocks
         Blocks of responses from the store, in order of their positions.
+    packed
+        Answers of batches; ``None`` in a run without.
     damaged_values
         Number of values in the store that were corrupt and counted as misses.
     store_error
@@ -139,6 +145,7 @@ class FanOutResult:
     outcomes: list[RowOutcome | None]
     queue_s: Sequence[float]
     blocks: Sequence[StoredBlock] = ()
+    packed: PackedAnswers | None = None
     damaged_values: int = 0
     store_error: str = ""
     stopped_by_store_failure: bool = False

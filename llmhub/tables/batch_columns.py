@@ -96,12 +96,21 @@ def batch_costs(
 
 def with_mode(table: pa.Table, result: FanOutResult) -> pa.Table:
     """Return the results of a run with batches with the column ``mode``: how each row was sent, null if it was not."""
-    return _append_mode(table, [_mode_of(outcome) for outcome in result.outcomes])
+    modes = [_mode_of(outcome) for outcome in result.outcomes]
+    if result.packed is not None:
+        for position in np.flatnonzero(result.packed.contains(np.arange(len(modes)))).tolist():
+            modes[position] = "batch"
+    return _append_mode(table, modes)
 
 
 def with_mode_of_events(table: pa.Table, events: Sequence[ResultEvent], batch: PromptBatch) -> pa.Table:
     """Return results so far with the column ``mode``."""
-    modes = {event[0]: _mode_of(event[1]) for event in events if isinstance(event, tuple)}
+    modes: dict[int, str | None] = {}
+    for event in events:
+        if isinstance(event, tuple):
+            modes[event[0]] = _mode_of(event[1])
+        elif event.attempts is not None:
+            modes.update(dict.fromkeys(event.positions.tolist(), "batch"))
     per_row, n_samples = batch.positions_per_row, batch.n_samples
     names = [
         target_prompt.target.provider.name + "/" + target_prompt.target.model for target_prompt in batch.target_prompts
@@ -125,5 +134,13 @@ def _mode_of(outcome: RowOutcome | None) -> str | None:
 
 def last_events(events: Iterable[ResultEvent]) -> list[ResultEvent]:
     """Return the last event of each position: a row that was pending may have been answered since."""
-    last = {event[0] if isinstance(event, tuple) else id(event): event for event in events}
-    return list(last.values())
+    last: dict[int, ResultEvent] = {}
+    blocks: list[ResultEvent] = []
+    for event in events:
+        if isinstance(event, tuple):
+            last[event[0]] = event
+            continue
+        blocks.append(event)
+        for position in event.positions.tolist():
+            last.pop(position, None)
+    return [*last.values(), *blocks]

@@ -26,7 +26,7 @@ from llmhub.providers.batch_prices import batch_price
 from llmhub.providers.prices import find_served_price
 from llmhub.tables import frames
 from llmhub.tables.cost_columns import from_nanos
-from llmhub.tables.results import status_of
+from llmhub.tables.outcome_columns import status_of
 from llmhub.tables.schema import MICROSECONDS_PER_S, MODE_FIELD, RESULTS, SIMULATED
 
 EMBEDDING: Final = "embedding"

@@ -202,6 +202,10 @@ class PromptBatch:
         """Return the number of positions."""
         return self.n_rows * self.positions_per_row
 
+    def key_of(self, position: int) -> bytes:
+        """Return the cache key of a position."""
+        return bytes(self.keys[KEY_BYTES * position : KEY_BYTES * (position + 1)])
+
     @property
     def positions_per_row(self) -> int:
         """Number of targets of a row times the number of samples."""

@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 from returns.pipeline import is_successful
 
-from llmhub.cache.store import KEY_BYTES
 from llmhub.core.errors import error_type_name
 from llmhub.core.serialization import TEXT_LAYOUT, StoredResponse, unpack
 from llmhub.engine.block_lookup import TEXT_FIELDS, StoredBlock
@@ -20,8 +20,9 @@ from llmhub.engine.call import Answer
 from llmhub.engine.fan_out_types import FanOutResult
 from llmhub.engine.row_outcome import RowOutcome, to_stored
 from llmhub.tables.cost_columns import TokenColumns
+from llmhub.tables.outcome_columns import STATUS_BY_ERROR, response_text, tool_calls_of
 from llmhub.tables.prompt_batch import PromptBatch
-from llmhub.tables.results import STATUS_BY_ERROR, CompletedPart, CompletedRows, response_text, tool_calls_of
+from llmhub.tables.results import CompletedPart, CompletedRows
 from llmhub.tables.schema import MICROSECONDS_PER_S
 
 
@@ -31,7 +32,12 @@ def rescue_table(batch: PromptBatch, result: FanOutResult, schema: pa.Schema) ->
     A value that cannot be stored is null; an invalid character of a response is replaced. A stored response that was
     being read is still in the cache, and its row is cancelled here.
     """
-    stored = {position: value for block in result.blocks for position, value in _iter_stored(batch, block)}
+    stored: dict[int, RowOutcome] = {
+        position: value for block in result.blocks for position, value in _iter_stored(batch, block)
+    }
+    if result.packed is not None:
+        for position in np.flatnonzero(result.packed.contains(np.arange(len(batch)))).tolist():
+            stored[position] = result.packed.answer(position, batch.key_of(position))
     outcomes = [outcome or stored.get(position) for position, outcome in enumerate(result.outcomes)]
     return rescue_part(batch, CompletedRows(range(len(batch)), outcomes, result.queue_s), schema)
 
@@ -53,7 +59,7 @@ def _iter_stored(batch: PromptBatch, block: StoredBlock) -> Iterator[tuple[int, 
     """Decode the stored responses of a block one by one."""
     for position, start, fixed in zip(block.positions.tolist(), block.starts.tolist(), block.fixed, strict=True):
         size = TEXT_LAYOUT.size + sum(int(fixed[name]) for name in TEXT_FIELDS)
-        key = bytes(batch.keys[KEY_BYTES * position : KEY_BYTES * (position + 1)])
+        key = batch.key_of(position)
         response = unpack(block.values[start : start + size], key)
         if is_successful(response):
             yield position, response.unwrap()
@@ -74,7 +80,7 @@ def _rescued_row(batch: PromptBatch, position: int, outcome: RowOutcome | None, 
         "status": "skipped" if batch.skipped[row] else "cancelled",
         "attempts": 0,
         "cache_hit": False,
-        "request_key": bytes(batch.keys[KEY_BYTES * position : KEY_BYTES * (position + 1)]),
+        "request_key": batch.key_of(position),
     }
     if isinstance(outcome, Answer):
         values |= {

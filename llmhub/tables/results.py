@@ -19,22 +19,22 @@ from returns.pipeline import is_successful
 from returns.result import Failure
 
 from llmhub.cache.store import KEY_BYTES
-from llmhub.core.errors import BudgetExceeded, Cancelled, LLMError, attach_table, error_type_name
+from llmhub.core.errors import attach_table
 from llmhub.core.json_schema import extract_json
 from llmhub.core.pricing import Price, compute_cost_nano_usd
-from llmhub.core.serialization import StoredResponse, from_stored_parts, stored_usage
-from llmhub.core.types import ToolCall, Usage, join_text
-from llmhub.engine.batch_run import PENDING_CODE
+from llmhub.core.serialization import StoredResponse, stored_usage
+from llmhub.core.types import Usage
 from llmhub.engine.block_lookup import StoredBlock
 from llmhub.engine.call import Answer, Target
 from llmhub.engine.fan_out_types import FanOutResult, ResultEvent
-from llmhub.engine.row_outcome import RowOutcome, aborted_outcome, to_stored
+from llmhub.engine.row_outcome import RowOutcome, aborted_outcome
 from llmhub.providers.prices import find_served_price
 from llmhub.tables.batch_columns import REPORTED, batch_answers, batch_costs
 from llmhub.tables.cost_columns import TokenColumns, cost_column_by_price, from_nanos, to_nanos
+from llmhub.tables.outcome_columns import columns_from_outcomes
 from llmhub.tables.prompt_batch import PromptBatch
 from llmhub.tables.row_redaction import restore_columns
-from llmhub.tables.schema import MICROSECONDS_PER_S, RESULTS, schema_for_run
+from llmhub.tables.schema import schema_for_run
 from llmhub.tables.stored_columns import (
     ArrowColumns,
     block_columns,
@@ -44,14 +44,9 @@ from llmhub.tables.stored_columns import (
     missing_positions,
 )
 
-NO_CALL: Final = Answer(Failure(Cancelled()))
-"""Stands in for the call of a row without one, so that all its timings are null."""
-NO_COUNTS: Final = (None, None, None, None, None)
 OUTCOMES_AT_ONCE: Final = 8_192
 """Outcomes whose columns are built at a time."""
 COST_COLUMNS: Final = ("list_cost_usd", "cost_usd", "price_id")
-STATUS_BY_ERROR: Final[Mapping[type[LLMError], str]] = {Cancelled: "cancelled", BudgetExceeded: "budget"}
-"""Statuses of failures that are not errors of the call; all others are ``error``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +105,8 @@ def build_results(
     outcomes = outcomes_by_position(batch, result)
     schema = schema_for_run(run_id, simulated=batch.is_simulated)
     try:
+        if result.packed:
+            return _build_by_segments(batch, replace(result, outcomes=outcomes), schema, priced_at, on_problem)
         positions = np.arange(len(batch))
         columns = _outcome_columns(replace(result, outcomes=outcomes))
         return _build_table(batch, positions, columns, outcomes, schema, priced_at, on_problem)
@@ -125,8 +122,9 @@ def results_part(batch: PromptBatch, completed: CompletedPart, schema: pa.Schema
     try:
         if isinstance(completed, StoredBlock):
             columns = concat_columns([block_columns(completed)])
-            return _build_table(batch, completed.positions, columns, (), schema, priced_at)
-        columns = concat_columns([_columns_from_outcomes(completed.outcomes, completed.queue_s)])
+            in_batch = () if completed.attempts is None else range(len(completed.positions))
+            return _build_table(batch, completed.positions, columns, (), schema, priced_at, in_batch=in_batch)
+        columns = concat_columns([columns_from_outcomes(completed.outcomes, completed.queue_s)])
         positions = np.asarray(completed.positions, np.int64)
         return _build_table(batch, positions, columns, completed.outcomes, schema, priced_at)
     except BaseException as error:
@@ -175,12 +173,13 @@ def outcomes_by_position(batch: PromptBatch, result: FanOutResult) -> list[RowOu
 def _unsettled_positions(batch: PromptBatch, result: FanOutResult) -> list[int]:
     """Return the positions of rows to be sent that have neither an outcome nor a stored response."""
     stored = {int(position) for block in result.blocks for position in block.positions}
+    packed = result.packed if result.packed is not None else ()
     unsettled = []
     for position, outcome in enumerate(result.outcomes):
         row = position // max(1, batch.positions_per_row)
-        if outcome is None and position not in stored and not batch.skipped[row]:
+        if outcome is None and position not in stored and position not in packed and not batch.skipped[row]:
             unsettled.append(position)
-            if not any(batch.keys[KEY_BYTES * position : KEY_BYTES * (position + 1)]):
+            if not any(batch.key_of(position)):
                 batch.not_reached[row] = 1  # it was not planned, so it has no key
     return unsettled
 
@@ -193,8 +192,12 @@ def _build_table(
     schema: pa.Schema,
     priced_at: float,
     on_problem: Callable[[str], None] = _ignore_problem,
+    in_batch: Sequence[int] = (),
 ) -> pa.Table:
-    """Return the table of some positions, given the columns that depend on the outcome alone."""
+    """Return the table of some positions, given the columns that depend on the outcome alone.
+
+    ``in_batch`` are the indices of rows that batches answered and that have no outcome as an object.
+    """
     target_index = _target_index(batch, positions)
     outcome_columns = restore_columns(batch, positions, target_index, outcome_columns)
     columns = {
@@ -212,7 +215,8 @@ def _build_table(
     try:
         costs = _cost_columns(targets, target_index, columns, fallbacks, priced_at)
         costs |= _apply_billing({**columns, **costs}, outcomes, targets, target_index, priced_at)
-        costs |= _apply_batch_prices({**columns, **costs}, outcomes, targets, target_index, priced_at)
+        batch_rows = [*batch_answers(outcomes), *in_batch]
+        costs |= _apply_batch_prices({**columns, **costs}, outcomes, batch_rows, targets, target_index, priced_at)
         costs["cost_usd"] = _add_failed_attempts(costs["cost_usd"], outcomes, priced_at)
         costs["price_id"] = _mark_uncertain_costs(costs["price_id"], outcomes)
     except Exception as error:  # noqa: BLE001 - an unknown cost is no reason to lose a response
@@ -266,11 +270,70 @@ def _request_keys(batch: PromptBatch, positions: Any) -> pa.Array:
 
 
 def _outcome_columns(result: FanOutResult) -> dict[str, pa.ChunkedArray]:
-    """Return the columns of all positions, segment by segment; see `iter_segments`."""
+    """Return the columns of all positions, segment by segment."""
+    return concat_columns(_segment_columns(result, *segment) for segment in _taken_segments(result))
+
+
+def _taken_segments(result: FanOutResult) -> Iterator[tuple[int, int, StoredBlock | None]]:
+    """Yield the segments of all positions (see `iter_segments`). Each block can be freed once it has been read."""
     segments = list(_short_segments(iter_segments(result.blocks, len(result.outcomes))))[::-1] or [(0, 0, None)]
     if isinstance(result.blocks, list):
-        result.blocks.clear()  # each block can be freed as soon as it has been read
-    return concat_columns(_segment_columns(result, *segments.pop()) for _ in range(len(segments)))
+        result.blocks.clear()
+    while segments:
+        yield segments.pop()
+
+
+def _build_by_segments(
+    batch: PromptBatch,
+    result: FanOutResult,
+    schema: pa.Schema,
+    priced_at: float,
+    on_problem: Callable[[str], None],
+) -> pa.Table:
+    """Return the table of a run with batches, a segment at a time: no more of their answers exist as objects."""
+    problems: list[str] = []
+    parts: list[pa.Table] = []
+    for segment in _taken_segments(result):
+        parts.append(_segment_table(batch, result, segment, schema, priced_at, problems.append))
+        pa.default_memory_pool().release_unused()  # what these columns were made of
+    for problem in dict.fromkeys(problems):
+        on_problem(problem)
+    return pa.concat_tables(parts).unify_dictionaries()
+
+
+def _segment_table(
+    batch: PromptBatch,
+    result: FanOutResult,
+    segment: tuple[int, int, StoredBlock | None],
+    schema: pa.Schema,
+    priced_at: float,
+    on_problem: Callable[[str], None],
+) -> pa.Table:
+    """Return the table of the positions of one segment of a run with batches."""
+    start, stop, block = segment
+    packed, outcomes = result.packed, result.outcomes[start:stop]
+    assert packed is not None  # noqa: S101 - checked by the caller
+    in_packed = np.flatnonzero(packed.contains(np.arange(start, stop))) + start
+    answers = packed.block(in_packed)
+    in_answers = np.zeros(stop - start, np.bool_)
+    in_answers[answers.positions - start] = True
+    for position in in_packed[~in_answers[in_packed - start]].tolist():
+        outcomes[position - start] = packed.answer(position, batch.key_of(position))
+    is_other = ~in_answers
+    if block is not None:
+        is_other[block.positions - start] = False
+    others = np.flatnonzero(is_other)
+    queue_s = result.queue_s[start:stop]
+    chosen = others.tolist()
+    columns = columns_from_outcomes([outcomes[index] for index in chosen], [queue_s[index] for index in chosen])
+    at = others + start
+    for part in (answers, block):
+        if part is not None and len(part.positions):
+            columns, at = interleave(part, at, columns), np.sort(np.concatenate([part.positions, at]))
+    in_batch = np.flatnonzero(in_answers).tolist()
+    positions = np.arange(start, stop)
+    columns = concat_columns([columns])
+    return _build_table(batch, positions, columns, outcomes, schema, priced_at, on_problem, in_batch)
 
 
 def _short_segments(
@@ -285,127 +348,12 @@ def _short_segments(
 
 def _segment_columns(result: FanOutResult, start: int, stop: int, block: StoredBlock | None) -> dict[str, pa.Array]:
     if block is None:
-        return _columns_from_outcomes(result.outcomes[start:stop], result.queue_s[start:stop])
+        return columns_from_outcomes(result.outcomes[start:stop], result.queue_s[start:stop])
     if len(block.positions) == stop - start:
         return block_columns(block)
-    others = missing_positions(start, stop, block).tolist()
+    others = missing_positions(start, stop, block)
     outcomes, queue_s = [result.outcomes[index] for index in others], [result.queue_s[index] for index in others]
-    return interleave(start, stop, block, _columns_from_outcomes(outcomes, queue_s))
-
-
-@dataclass(frozen=True, slots=True)
-class _OutcomeLists:
-    """Outcomes in three lists of equal length: the response, the error, and the call of this run.
-
-    Responses and errors are ``None``, and calls `NO_CALL`, where a row has none.
-    """
-
-    responses: list[StoredResponse | None]
-    errors: list[LLMError | None]
-    calls: list[Answer]
-
-
-def _columns_from_outcomes(outcomes: Sequence[RowOutcome | None], queue_s: Sequence[float]) -> dict[str, pa.Array]:
-    """Convert outcomes one by one; the columns are those of `block_columns`."""
-    lists = _split_outcomes(outcomes)
-    return {
-        **_response_columns(lists.responses),
-        **_timing_columns(lists, outcomes, queue_s),
-        **_status_columns(lists.errors, outcomes),
-    }
-
-
-def _split_outcomes(outcomes: Sequence[RowOutcome | None]) -> _OutcomeLists:
-    responses: list[StoredResponse | None] = []
-    errors: list[LLMError | None] = []
-    calls: list[Answer] = []
-    for outcome in outcomes:
-        if isinstance(outcome, Answer):
-            is_ok = is_successful(outcome.outcome)
-            responses.append(to_stored(outcome) if is_ok else None)
-            errors.append(None if is_ok else outcome.outcome.failure())
-            calls.append(outcome)
-        else:
-            responses.append(outcome)
-            errors.append(None)
-            calls.append(NO_CALL)
-    return _OutcomeLists(responses, errors, calls)
-
-
-def _response_columns(responses: Sequence[StoredResponse | None]) -> dict[str, pa.Array]:
-    counts: Any = [()] * len(NO_COUNTS)
-    if responses:
-        counts = zip(*(NO_COUNTS if response is None else response.usage for response in responses), strict=True)
-    usage = {name: pa.array(values, pa.int64()) for name, values in zip(TokenColumns.__slots__, counts, strict=True)}
-    return {
-        "response": pa.array([None if each is None else response_text(each) for each in responses], pa.string()),
-        "served_model": pa.array([each.served_model or None if each else None for each in responses], pa.string()),
-        "request_id": pa.array([each.request_id or None if each else None for each in responses], pa.string()),
-        "finish_reason": pa.array([each.finish_reason if each else None for each in responses], pa.string()),
-        "tool_calls": pa.array([tool_calls_of(each) for each in responses], RESULTS.field("tool_calls").type),
-        **usage,
-    }
-
-
-def response_text(response: StoredResponse) -> str:
-    """Return the text of a stored response."""
-    return response.parts if isinstance(response.parts, str) else join_text(from_stored_parts(response.parts))
-
-
-def tool_calls_of(response: StoredResponse | None) -> list[dict[str, str]] | None:
-    """Return the tool calls of a stored response as the column has them."""
-    if response is None:
-        return None
-    if isinstance(response.parts, str):
-        return []
-    calls = (part for part in from_stored_parts(response.parts) if isinstance(part, ToolCall))
-    return [{"id": call.id, "name": call.name, "arguments": call.arguments} for call in calls]
-
-
-def _timing_columns(
-    lists: _OutcomeLists, outcomes: Sequence[RowOutcome | None], queue_s: Sequence[float]
-) -> dict[str, pa.Array]:
-    """Return the timings; a cache hit has the latency of the original call and no waiting times."""
-    responses, calls = lists.responses, lists.calls
-    hits = [isinstance(each, StoredResponse) or (each is not None and each.cache_hit) for each in outcomes]
-    sources = [call if response is None else response for response, call in zip(responses, calls, strict=True)]
-    started = [int(source.started_at * MICROSECONDS_PER_S) if source.started_at else None for source in sources]
-    floats = {
-        "latency_s": [source.latency_s for source in sources],
-        "ttft_s": [source.ttft_s for source in sources],
-        "queue_s": [waited if call.attempts else None for waited, call in zip(queue_s, calls, strict=True)],
-        "rate_wait_s": [0.0 if call.rate_wait_s is None and call.attempts else call.rate_wait_s for call in calls],
-        "total_s": [
-            None if call.total_s is None else call.total_s + waited for waited, call in zip(queue_s, calls, strict=True)
-        ],
-    }
-    return {
-        **{name: pa.array(values, pa.float64()) for name, values in floats.items()},
-        "attempts": pa.array([call.attempts for call in calls], pa.int16()),
-        "cache_hit": pa.array(hits, pa.bool_()),
-        "dropped_params": pa.array([source.dropped for source in sources], pa.list_(pa.string())),
-        "started_at": pa.array(started, pa.int64()).cast(pa.timestamp("us", tz="UTC")),
-    }
-
-
-def status_of(error: LLMError | None) -> str:
-    """Return the status of a row with an error, or without one."""
-    if error is None:
-        return "ok"
-    if error.code == PENDING_CODE and isinstance(error, Cancelled):
-        return "pending"
-    return STATUS_BY_ERROR.get(type(error), "error")
-
-
-def _status_columns(errors: Sequence[LLMError | None], outcomes: Sequence[RowOutcome | None]) -> dict[str, pa.Array]:
-    status = [
-        "skipped" if outcome is None else status_of(error) for error, outcome in zip(errors, outcomes, strict=True)
-    ]
-    return {
-        "status": pa.array(status, pa.string()),
-        "error_type": pa.array([None if error is None else error_type_name(error) for error in errors], pa.string()),
-        "error": pa.array([None if error is None else str(error) for error in errors], pa.string()),
-    }
+    return interleave(block, others, columns_from_outcomes(outcomes, queue_s))
 
 
 def _parsed_column(batch: PromptBatch, target_index: Any, responses: pa.ChunkedArray) -> pa.Array:
@@ -493,17 +441,18 @@ def _apply_billing(
 def _apply_batch_prices(
     columns: ArrowColumns,
     outcomes: Sequence[RowOutcome | None],
+    in_batch: Sequence[int],
     targets: Sequence[Target],
     target_index: Any,
     priced_at: float,
 ) -> dict[str, pa.Array]:
-    """Return the cost columns with rows that batches answered at the price of batches."""
-    in_batch = batch_answers(outcomes)
+    """Return the cost columns with rows that batches answered, ``in_batch``, at the price of batches."""
     if not in_batch:
         return {}
     served, price_index = _served_models(len(targets), target_index, columns)
     prices = [_price_of(targets[target], model, priced_at) for target, model in served]
-    usages = {row: usage for row in in_batch if (usage := _billed_usage(outcomes[row])[0]) is not None}
+    found = ((row, _billed_usage(outcomes[row])[0]) for row in in_batch if outcomes)
+    usages = {row: usage for row, usage in found if usage is not None}
     return batch_costs(columns, in_batch, usages, [targets[target] for target, _ in served], prices, price_index)
 
 

@@ -30,6 +30,8 @@ def block_columns(block: StoredBlock) -> dict[str, pa.Array]:
     fixed = block.fixed
     rows = len(fixed)
     text, served_model, request_id, dropped = _text_columns(block)
+    is_hit = block.attempts is None
+    waits = pa.nulls(rows, pa.float64()) if is_hit else pa.array(np.zeros(rows))
     return {
         "response": text,
         "served_model": _empty_to_null(served_model),
@@ -42,11 +44,11 @@ def block_columns(block: StoredBlock) -> dict[str, pa.Array]:
         },
         "latency_s": _masked_array(fixed["latency_s"], np.isnan(fixed["latency_s"]), pa.float64()),
         "ttft_s": _masked_array(fixed["ttft_s"], np.isnan(fixed["ttft_s"]), pa.float64()),
-        "queue_s": pa.nulls(rows, pa.float64()),
-        "rate_wait_s": pa.nulls(rows, pa.float64()),
+        "queue_s": waits,
+        "rate_wait_s": waits,
         "total_s": pa.nulls(rows, pa.float64()),
-        "attempts": pa.array(np.zeros(rows, np.int16)),
-        "cache_hit": pa.repeat(True, rows),
+        "attempts": pa.array(np.zeros(rows, np.int16) if block.attempts is None else block.attempts),
+        "cache_hit": pa.repeat(is_hit, rows),
         "dropped_params": _split_names(dropped),
         "started_at": _timestamps(fixed["started_at"]),
         "status": pa.repeat("ok", rows),
@@ -82,12 +84,9 @@ def missing_positions(start: int, stop: int, block: StoredBlock) -> Int64Array:
     return np.flatnonzero(is_missing) + start
 
 
-def interleave(start: int, stop: int, block: StoredBlock, others: ArrowColumns) -> dict[str, pa.Array]:
-    """Return the columns of a segment: the block's rows and those of its `missing_positions`, by position."""
-    order = np.empty(stop - start, np.int64)
-    order[block.positions - start] = np.arange(len(block.positions))
-    order[missing_positions(start, stop, block) - start] = np.arange(len(block.positions), stop - start)
-    indices = pa.array(order)
+def interleave(block: StoredBlock, positions: Int64Array, others: ArrowColumns) -> dict[str, pa.Array]:
+    """Return the columns of a block's rows and of ``others``, which have these positions, by position."""
+    indices = pa.array(np.argsort(np.concatenate([block.positions, positions])))
     return {
         name: pa.concat_arrays([column, others[name]]).take(indices) for name, column in block_columns(block).items()
     }

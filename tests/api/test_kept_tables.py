@@ -96,7 +96,7 @@ def test_a_failing_price_lookup_leaves_the_price_unknown(
 
 
 PLACES_AFTER = [
-    pytest.param(results, "_columns_from_outcomes", id="columns"),
+    pytest.param(results, "columns_from_outcomes", id="columns"),
     pytest.param(results, "_parsed_column", id="parsed"),
     pytest.param(results, "_build_table", id="table"),
     pytest.param(tables, "warn_run_problems", id="warnings"),
