@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import random
+import selectors
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
@@ -10,9 +12,14 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
+from returns.result import Success
 
 import llmhub
+from llmhub.api.record_batches import _Window
 from llmhub.config import Settings
+from llmhub.core.types import CompletionResponse, Text
+from llmhub.engine import event_loop
+from llmhub.engine.call import Answer
 from llmhub.sim import SimulatorThread
 from llmhub.tables.schema import RESULTS
 
@@ -143,3 +150,68 @@ def test_an_error_of_a_batch_is_raised_when_its_turn_comes() -> None:
         complete(hub, batches(4, 2), on_error="raise")
     assert len(caught.value.table) == 2  # type: ignore[attr-defined]
     hub.close()
+
+
+class IdleClock(selectors.DefaultSelector):
+    """A selector that advances a clock instead of waiting, while the caller's thread waits for results."""
+
+    now = 0.0
+    caller_waits = False
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        ready = super().select(0)
+        if ready or (timeout is not None and timeout <= 0):
+            return ready
+        if timeout is None or not self.caller_waits:
+            return super().select(timeout=0.01)  # until the caller's thread submits something
+        self.now += timeout
+        return ready
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Iterator[IdleClock]:
+    """Give this process a background loop in virtual time."""
+    selector, wait, background = IdleClock(), _Window._wait, event_loop._BackgroundLoop()
+    loop = asyncio.SelectorEventLoop(selector)
+    loop.time = lambda: selector.now  # type: ignore[method-assign]
+
+    async def marked_wait(window: _Window) -> None:
+        selector.caller_waits = True
+        try:
+            await wait(window)
+        finally:
+            selector.caller_waits = False
+
+    monkeypatch.setattr(_Window, "_wait", marked_wait)
+    monkeypatch.setattr(event_loop, "_BACKGROUND", background)
+    monkeypatch.setattr(event_loop, "new_event_loop", lambda: loop)
+    yield selector
+    if background.finalizer is not None:
+        background.finalizer()
+
+
+def test_small_batches_take_little_longer_than_one_large_one(clock: IdleClock) -> None:
+    """Within 1.15 of its time, though a few calls take long. One batch after another would take three times as long."""
+    rows, size, concurrency, rng = 640, 50, 32, random.Random(7)
+    latencies = {f"number {n}": 0.2 * rng.lognormvariate(0, 0.8) for n in range(rows)}
+
+    def answer_late(_send: Any) -> Any:
+        async def answering(call: Any) -> Answer:
+            await asyncio.sleep(latencies[call.request.messages[-1].text])
+            return Answer(Success(CompletionResponse(parts=(Text("yes"),))), attempts=1)
+
+        return answering
+
+    endpoints = {"openai": llmhub.Endpoint(base_url="http://127.0.0.1:9", api_key="k")}
+    options: Any = {"endpoints": endpoints, "middleware": (answer_late,), "concurrency": concurrency}
+    with llmhub.Hub(settings=Settings(), **options) as hub:
+
+        def duration_s(batch_rows: int) -> float:
+            began = clock.now
+            done = complete(hub, batches(rows, batch_rows))
+            assert sum(batch.num_rows for batch in done) == rows
+            return clock.now - began
+
+        whole, small = duration_s(rows), duration_s(size)
+    assert sum(latencies.values()) / concurrency <= whole < 10
+    assert small <= 1.15 * whole
