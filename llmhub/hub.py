@@ -41,6 +41,7 @@ from llmhub.engine.observer import Observers
 from llmhub.engine.retry import Retry
 from llmhub.engine.routing_policy import Route
 from llmhub.engine.runtime import Runtime
+from llmhub.engine.store_budget import StoreBudget
 from llmhub.engine.transport import Timeout, TransportConfig
 from llmhub.engine.write_ahead import AMBIGUOUS_POLICIES, NO_LEDGER, AmbiguousPolicy
 from llmhub.observability.logging import configure_from_setting
@@ -231,6 +232,7 @@ class Hub:
     service_key: str | Secret | None = field(default=None, repr=False)
     resolver: ModelResolver = field(init=False, repr=False, compare=False)
     runtime: Runtime = field(init=False, repr=False, compare=False)
+    _is_copy: bool = field(default=False, init=False, repr=False, compare=False)
     _identity: str = field(default_factory=lambda: secrets.token_hex(8), init=False, repr=False, compare=False)
     _shutdown_plugins: Callable[[], Any] = field(default=_no_op, init=False, repr=False, compare=False)
 
@@ -405,7 +407,8 @@ class Hub:
         """Pickle the arguments and what is spent of the budget; another process opens its own connections.
 
         A copy may spend what was left when it was pickled. It does not know what this hub and other copies spend later:
-        runs with ``n_jobs`` share one budget, copies that a program sends to processes by itself do not.
+        runs with ``n_jobs`` share one budget, and so do the workers of a `llmhub.distributed.job` that share a cache;
+        copies that a program sends to processes by itself do not.
 
         A pickle has no credentials, unless ``keys="carry"``: the other process reads its own. Equal copies in one
         process share one runtime.
@@ -421,7 +424,10 @@ class Hub:
         return self
 
     def spending(self) -> Budget | None:
-        """Return the state of the hub's budget, including what processes of ``n_jobs`` have spent; ``None`` without."""
+        """Return the state of the hub's budget; ``None`` without one.
+
+        It includes what processes of ``n_jobs`` have spent, and workers of a job up to its latest ``progress()``.
+        """
         shared = self.runtime.shared_budget
         return shared.budget if shared is not None else None
 
@@ -473,29 +479,37 @@ def _pickled_arguments(hub: Hub, *, carry: bool) -> dict[str, Any]:
     key = hub.service_key
     arguments["service_key"] = key.reveal() if carry and isinstance(key, Secret) and key else None
     arguments[IDENTITY] = hub._identity  # noqa: SLF001 - of this module
-    budget = hub.spending()
-    if budget is not None:
-        arguments[SPENT] = budget.spent + budget.reserved  # calls in flight may be charged in full
+    shared = hub.runtime.shared_budget
+    if isinstance(shared, StoreBudget) and hub.budget_usd is not None:
+        arguments[SPENT] = parse_budget(hub.budget_usd).limit - shared.whole.limit
+    elif shared is not None:
+        arguments[SPENT] = shared.budget.spent + shared.budget.reserved  # calls in flight may be charged in full
+        arguments[SPENT_BY_COPIES] = shared.spent_by_copies
     return arguments
 
 
 SPENT: Final = "spent_nano_usd"
 """Key of a pickle: what the hub had spent of its budget."""
+SPENT_BY_COPIES: Final = "spent_by_copies_nano_usd"
+"""Key of a pickle: how much of that copies have spent, which is in the store."""
 IDENTITY: Final = "identity"
 """Key of a pickle: the hub that it is a copy of."""
 
 
 def _unpickle_hub(arguments: dict[str, Any]) -> Hub:
     """Return the hub of a pickle: an equal one that was unpickled in this process before, or a new one."""
-    spent, identity = arguments.pop(SPENT, 0), arguments.pop(IDENTITY, "")
+    spent, by_copies = arguments.pop(SPENT, 0), arguments.pop(SPENT_BY_COPIES, 0)
+    identity = arguments.pop(IDENTITY, "")
     endpoints = {name: config.import_endpoint(values) for name, values in arguments["endpoints"].items()}
     settings = config.import_settings(arguments["settings"])
     sources = tuple(import_source(exported) for exported in arguments["credentials"])
     hub = Hub(**{**arguments, "endpoints": endpoints, "credentials": sources, "settings": settings})
     object.__setattr__(hub, "_identity", identity)
-    if hub.runtime.shared_budget is not None:
-        hub.runtime.shared_budget.budget = replace(hub.runtime.shared_budget.budget, spent=spent)
-    return _UNPICKLED.intern(hub, spent)
+    object.__setattr__(hub, "_is_copy", True)
+    shared = hub.runtime.shared_budget
+    if shared is not None:
+        shared.budget, shared.spent_by_copies = replace(shared.budget, spent=spent), by_copies
+    return _UNPICKLED.intern(hub, spent, by_copies)
 
 
 MAX_UNPICKLED_HUBS: Final = 8
@@ -510,23 +524,39 @@ class _UnpickledHubs:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._hubs: deque[tuple[Hub, int]] = deque(maxlen=MAX_UNPICKLED_HUBS)
+        self._hubs: deque[tuple[Hub, int, int]] = deque(maxlen=MAX_UNPICKLED_HUBS)
 
-    def intern(self, hub: Hub, spent: int) -> Hub:
-        """Return the equal hub that is known, or ``hub``; ``spent`` is what its pickle says."""
+    def intern(self, hub: Hub, spent: int, by_copies: int) -> Hub:
+        """Return the equal hub that is known, or ``hub``; what was spent, also by copies, is what its pickle says."""
         with self._lock:
-            for index, (known, spent_before) in enumerate(self._hubs):
+            for index, (known, *before) in enumerate(self._hubs):
                 if not _is_same(known, hub):
                     continue
                 shared = known.runtime.shared_budget
-                if shared is not None and spent > spent_before:
-                    # What was spent elsewhere since the earlier pickle.
-                    shared.budget = replace(shared.budget, spent=shared.budget.spent + spent - spent_before)
+                # What was spent elsewhere since the earlier pickle; what copies have spent is in the store.
+                if isinstance(shared, StoreBudget):
+                    spent_since = max(spent - by_copies - before[0] + before[1], 0)
+                    shared.whole = replace(shared.whole, limit=max(shared.whole.limit - spent_since, 0))
+                elif shared is not None and spent > before[0]:
+                    shared.budget = replace(shared.budget, spent=shared.budget.spent + spent - before[0])
+                    shared.spent_by_copies = by_copies
                 del self._hubs[index]
-                self._hubs.append((known, max(spent, spent_before)))
+                self._hubs.append((known, *((spent, by_copies) if spent > before[0] else before)))
                 return known
-            self._hubs.append((hub, spent))
+            self._hubs.append((hub, spent, by_copies))
             return hub
+
+    def share_budget(self, hub: Hub) -> StoreBudget | None:
+        """Return the budget of a copy, booked in the store from now on; ``None`` without one, or without a store."""
+        with self._lock:
+            shared, limits = hub.runtime.shared_budget, hub.runtime.shared_limits
+            if shared is None or limits is None or not hub._is_copy:  # noqa: SLF001 - of this module
+                return None
+            if not isinstance(shared, StoreBudget):
+                left = shared.budget.limit - shared.budget.spent + shared.spent_by_copies
+                shared = StoreBudget(limits.limiter, budget_of_copies(hub), Budget(max(left, 0)))
+                hub.runtime.use_budget(shared)
+            return shared
 
     def reset_after_fork(self) -> None:
         """Make a new lock: another thread of the parent may hold it."""
@@ -632,6 +662,29 @@ def load_enabled_plugins() -> Plugins:
     """Load the installed plugins as ``LLMHUB_PLUGINS`` says."""
     policy = config.plugin_policy()
     return NO_PLUGINS if policy == "off" else load_plugins(strict=policy == "strict")
+
+
+def budget_of_copies(hub: Hub) -> str:
+    """Return the name in a store of the budget that all copies of a hub share."""
+    return f"hub {hub._identity}"  # noqa: SLF001 - of this module
+
+
+def share_budget_of_copies(hub: Hub) -> StoreBudget | None:
+    """Return the budget of a hub that was unpickled, which it shares with all other copies from now on.
+
+    ``None`` for a hub without a budget or a shared cache, and for one that is not a copy.
+    """
+    return _UNPICKLED.share_budget(hub)
+
+
+def hub_with_keys(hub: Hub, keys: PickledKeys) -> Hub:
+    """Return a hub that is pickled in another way, with the runtime and the budget of ``hub``."""
+    view = replace(hub, keys=keys)
+    object.__setattr__(view, "_identity", hub._identity)  # noqa: SLF001 - of this module
+    view.runtime.share_client(hub.runtime)
+    if hub.runtime.shared_budget is not None:
+        view.runtime.use_budget(hub.runtime.shared_budget)
+    return view
 
 
 def hub_with_share(hub: Hub, share: int) -> Hub:

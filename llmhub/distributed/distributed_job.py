@@ -13,12 +13,14 @@ import secrets
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
+from functools import partial
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, Unpack
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar, Unpack
 
 from llmhub.api.default_hub import current_hub
 from llmhub.api.options import Models, RowOptions, RunOptions, TablePrompt, resolve_concurrency
@@ -29,16 +31,17 @@ from llmhub.cache.shared_limiter import Member, TotalBooking
 from llmhub.cache.store import StoreError, as_store_error, reach_of
 from llmhub.core.budget import NANO_PER_USD, Budget, nano_to_usd, parse_budget
 from llmhub.core.errors import CacheError, InvalidRequest, invalid
-from llmhub.engine.event_loop import StopSignal, is_on_background_loop, submit
+from llmhub.engine.event_loop import StopSignal, background_loop, is_on_background_loop, submit
 from llmhub.engine.progress import CONCURRENCY, Progress
 from llmhub.engine.scheduling import SlotGroup
 from llmhub.engine.spending import SharedBudget
-from llmhub.engine.store_budget import StoreBudget
-from llmhub.hub import Hub, PickledKeys, process_job
+from llmhub.engine.store_budget import StoreBudget, total_of_budget
+from llmhub.hub import Hub, PickledKeys, budget_of_copies, hub_with_keys, process_job, share_budget_of_copies
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
+T = TypeVar("T")
 LOGGER: Final = logging.getLogger("llmhub.distributed")
 REPORT_INTERVAL_S: Final = 1.0
 """Time between two reports of all workers together."""
@@ -264,7 +267,7 @@ class DistributedJob:
         for index, name in enumerate(self.model_names):
             rows, failed, cached, nano_usd, *tokens = lease.used[index * width : (index + 1) * width]
             models[name] = JobModelProgress(rows, failed, cached, nano_to_usd(nano_usd), *tokens)
-        wait_ms, stop = lease.used[len(models) * width :]
+        wait_ms, stop = lease.used[len(models) * width :][: len(JOB_COUNTERS)]
         return JobProgress(models, wait_ms / 1000, lease.workers, stopping=stop > 0)
 
     def stop(self) -> None:
@@ -304,8 +307,14 @@ class DistributedJob:
         store = self.hub.runtime.store
         if store is None or store.limiter is None:
             return None
-        driver = Member("driver", self.job_id)
-        return store.limiter.book(self.scope, driver, [], self.totals(amounts), leaves=True)
+        driver, totals = Member("driver", self.job_id), self.totals(amounts)
+        budget = self.hub.runtime.shared_budget
+        if budget is None or isinstance(budget, StoreBudget):
+            return store.limiter.book(self.scope, driver, [], totals, leaves=True)
+        of_copies = total_of_budget(budget_of_copies(self.hub), 0, UNLIMITED)
+        lease = store.limiter.book(self.scope, driver, [], [*totals, of_copies], leaves=True)
+        _call_on_loop(partial(budget.charge_copies, lease.used[-1]))
+        return lease
 
     @contextmanager
     def _worker(self) -> Iterator[_Worker]:
@@ -337,6 +346,7 @@ class _Worker:
         self._shared = job.hub.runtime.shared_limits
         self._report_at = 0.0
         self._first_in_progress = 0
+        self._hub_budget = share_budget_of_copies(job.hub)
         if job.budget is not None:
             self.budget = (
                 SharedBudget(job.budget)
@@ -453,7 +463,8 @@ class _Worker:
         self._thread.join()
         with suppress(ValueError):
             self._shared.carried.remove(self)
-        unspent = self.budget.unspent() if isinstance(self.budget, StoreBudget) else ()
+        budgets = [budget for budget in (self.budget, self._hub_budget) if isinstance(budget, StoreBudget)]
+        unspent = [booking for budget in budgets for booking in _call_on_loop(budget.unspent)]
         others = any(each.scope == self.scope for each in tuple(self._shared.carried))
         if not self._leave(unspent):
             self._report(unspent, leaves=not others)
@@ -469,6 +480,22 @@ class _Worker:
                 return True
         self.on_lost(taken)
         return False
+
+
+def _call_on_loop(function: Callable[[], T]) -> T:
+    """Return the result of a function that is called on the background loop."""
+    if is_on_background_loop():
+        return function()
+    result: Future[T] = Future()
+
+    def call() -> None:
+        try:
+            result.set_result(function())
+        except BaseException as error:  # noqa: BLE001 - raised by the caller
+            result.set_exception(error)
+
+    background_loop().call_soon_threadsafe(call)
+    return result.result()
 
 
 def _total(results: pa.Table, name: str) -> Any:
@@ -495,7 +522,8 @@ def job(
     Parameters
     ----------
     prompt, model, **options
-        See `llmhub.complete_table`. ``budget_usd`` is one budget for all workers if they share a cache.
+        See `llmhub.complete_table`. ``budget_usd``, and that of the hub, are each one budget for all workers if they
+        share a cache.
     hub
         The hub to use; the default hub if omitted. Its cache must be one that all workers reach.
     keep
@@ -533,7 +561,7 @@ def job(
     budget_usd = others.pop("budget_usd", None)
     hub = hub or current_hub()
     if keys != hub.keys:
-        hub = replace(hub, keys=keys)
+        hub = hub_with_keys(hub, keys)
     return DistributedJob(
         prompt=prompt,
         model=model,

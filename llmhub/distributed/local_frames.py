@@ -203,11 +203,19 @@ class _Panel:
             ended.set()
             changed.set()
             reporter.join()
-            if self.display is not None:
-                with suppress(StoreError):
-                    self.display.report(self._progress(self.job.progress(), finished=finished))
-                self.display.close()
+            self._finish(finished=finished)
         return results
+
+    def _finish(self, *, finished: bool) -> None:
+        """Show the last state; a budget of the hub learns from it what the workers have spent."""
+        if self.display is None and self.job.hub.budget_usd is None:
+            return
+        with suppress(StoreError):
+            state = self.job.progress()
+            if self.display is not None:
+                self.display.report(self._progress(state, finished=finished))
+        if self.display is not None:
+            self.display.close()
 
     def _report(self, stop: StopSignal, changed: threading.Event, ended: threading.Event) -> None:
         """Show the state of the workers every second, and stop them if the run is to stop."""

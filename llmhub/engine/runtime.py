@@ -7,6 +7,7 @@ import threading
 import time
 import weakref
 from collections.abc import Awaitable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final, Protocol
 
 from llmhub.cache.modes import CacheMode, resolve_mode
@@ -74,6 +75,11 @@ class Runtime:
         self._client: Client | None = None
         self._owner: Runtime | None = None
         _RUNTIMES.add(self)
+
+    def use_budget(self, budget: SharedBudget) -> None:
+        """Let calls have another budget in place of this runtime's own."""
+        self.shared_budget = budget
+        self._budgets = replace(self._budgets, shared=(budget,))
 
     def share_client(self, owner: Runtime) -> None:
         """Use the client of another runtime, which opens and closes it; calls have this runtime's budget."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from fractions import Fraction
 from math import ceil
@@ -91,6 +91,8 @@ class SharedBudget:
 
     def __init__(self, budget: Budget) -> None:
         self.budget = budget
+        self.spent_by_copies = 0
+        """What copies of the hub in other processes have spent of it, as far as that is known here; in nano USD."""
         self._waiting: deque[tuple[int, asyncio.Future[bool]]] = deque()
 
     def rejects(self, max_cost: int) -> bool:
@@ -140,6 +142,12 @@ class SharedBudget:
     def reconcile(self, max_cost: int, cost: int) -> None:
         """Release a reservation of ``max_cost``, book the actual ``cost``, and admit the waiting calls that now fit."""
         self.budget = reconcile(self.budget, max_cost, cost)
+        self._wake()
+
+    def charge_copies(self, spent: int) -> None:
+        """Count what copies of the hub in other processes have spent by now."""
+        spent_since = spent - self.spent_by_copies
+        self.budget, self.spent_by_copies = replace(self.budget, spent=self.budget.spent + spent_since), spent
         self._wake()
 
     def refusal(self, max_cost: int, call: Call) -> LLMError:

@@ -97,4 +97,9 @@ class StoreBudget(SharedBudget):
         return self._limiter.book(f"budget {self._name}", self._member, [], [self._booking(amount)]).totals[0]
 
     def _booking(self, amount: int) -> TotalBooking:
-        return TotalBooking(f"budget {self._name}", amount, self.whole.limit)
+        return total_of_budget(self._name, amount, self.whole.limit)
+
+
+def total_of_budget(name: str, amount: int, limit: int) -> TotalBooking:
+    """Return the booking of a part of a budget; an amount of 0 reads what all processes have booked."""
+    return TotalBooking(f"budget {name}", amount, limit)

@@ -218,6 +218,28 @@ def test_workers_share_one_budget_and_report_to_one_place(hub: llmhub.Hub, simul
     assert not progress.stopping
 
 
+def test_the_budget_of_a_hub_is_one_for_all_workers_of_its_jobs_and_for_the_driver(
+    simulator: SimulatorThread, tmp_path: Path
+) -> None:
+    limit, spent = Decimal("0.0005"), Decimal(0)
+    cache = llmhub.DiskCache(tmp_path / "budget.db")
+    with llmhub.Hub(simulator=simulator.url, settings=Settings(), cache=cache, budget_usd=limit) as hub:
+        for part, keys in enumerate(("worker", "carry")):
+            rows = pa.table({"id": range(60), "text": [f"row {n} of part {part}" for n in range(60)]})
+            job = make_job(hub, keys=keys, max_tokens=60)
+            with joblib.parallel_config(backend="loky"):
+                table = distributed.joblib(rows, job, n_jobs=2)
+            spent += sum((cost for cost in table.column("cost_usd").to_pylist() if cost is not None), Decimal(0))
+            assert (table.column("status").to_pylist().count("ok") > 4) is (part == 0)
+            job.progress()
+            budget = hub.spending()
+            assert budget is not None
+            assert (budget.limit_usd, budget.spent_usd) == (limit, spent)
+        assert limit * Decimal("0.8") < spent <= limit
+        alone = llmhub.complete_table(rows[:8], "Say {text}", model=MODEL, hub=hub, max_tokens=60, progress=False)
+        assert set(alone.column("status").to_pylist()) == {"budget"}
+
+
 def test_a_stopped_job_sends_nothing_more(hub: llmhub.Hub, simulator: SimulatorThread) -> None:
     job = make_job(hub)
     job.stop()
