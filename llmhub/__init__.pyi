@@ -29,6 +29,7 @@ from .api import schema_of as schema_of
 from .api import simulate as simulate
 from .api import using as using
 from .api.info import ledger as ledger
+from .api.info import responses as responses
 from .api.provider_batches import batches as batches
 from .api.sink import Written as Written
 from .cache.memory import MemoryCache as MemoryCache

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, overload
+from typing import TYPE_CHECKING, Any, overload
 
 from returns.pipeline import is_successful
 
@@ -13,6 +13,8 @@ from llmhub.api.default_hub import current_hub
 from llmhub.core.errors import invalid
 from llmhub.core.model_metadata import ModelMetadata
 from llmhub.core.provider import Endpoint
+from llmhub.core.serialization import from_stored_response, unpack
+from llmhub.core.types import CompletionResponse
 from llmhub.engine import health
 from llmhub.engine.call import Target
 from llmhub.engine.event_loop import run_in_background, run_sync
@@ -191,3 +193,52 @@ def ledger(*, hub: Hub | None = None) -> pa.Table:
     if store is None or store.ledger is None:
         raise invalid("hub", "has no cache with a ledger; pass Hub(cache=DiskCache(path))")
     return ledger_table(store.ledger.requests())
+
+
+def responses(results: Any, *, hub: Hub | None = None, prefix: str = "") -> list[CompletionResponse | None]:
+    """Return the whole responses of a results table from a hub's cache, with what a table of text leaves out.
+
+    That is images and recordings, reasoning, citations and log probabilities. Nothing is sent.
+
+    Parameters
+    ----------
+    results
+        Results in any kind of frame, or as they were read from a file, with the column ``request_key``.
+    hub
+        The hub whose cache to read; the default hub if omitted.
+    prefix
+        Prefix of the result columns.
+
+    Returns
+    -------
+    list of CompletionResponse
+        One per row; ``None`` for a row without a response in the cache.
+
+    Raises
+    ------
+    BadRequestError
+        The hub has no cache, or the results lack the column.
+
+    Examples
+    --------
+    >>> import llmhub
+    >>> with llmhub.simulate():
+    ...     table = llmhub.complete_table({"text": ["Say hi"]}, "{text}", model="openai/gpt-4o-mini", progress=False)
+    ...     [response.images for response in llmhub.responses(table)]
+    [()]
+    """
+    from llmhub.tables.result_frames import results_table  # noqa: PLC0415 - imports Arrow
+
+    store = (hub or current_hub()).runtime.store
+    if store is None:
+        raise invalid("hub", "has no cache; pass Hub(cache=DiskCache(path)), with which the results were made")
+    table = results_table(results, prefix, ["request_key"])
+    if "request_key" not in table.column_names:
+        message = (
+            'lack the column request_key; pass columns="all" or columns=["request_key"] to the call that makes them'
+        )
+        raise invalid("results", message)
+    keys = table["request_key"].to_pylist()
+    values = store.get_many(list({key for key in keys if key is not None}))
+    found = {key: unpack(value, key).map(from_stored_response).value_or(None) for key, value in values.items()}
+    return [found.get(key) for key in keys]

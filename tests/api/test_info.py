@@ -1,12 +1,17 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
+from pyarrow import parquet
 
 import llmhub
+from llmhub.cache.store import Entry
 from llmhub.core.errors import AuthFailed, BadRequestError
+from llmhub.core.serialization import pack, to_stored_response
+from llmhub.core.types import CompletionResponse, Image, Text
 from llmhub.providers.registry import PROVIDERS
 from llmhub.sim import Simulator, serving
 
@@ -46,3 +51,30 @@ def test_health_check_without_a_key_and_of_an_unknown_provider(monkeypatch: Any)
     assert not info.ok
     with pytest.raises(BadRequestError, match="Did you mean 'openai'"):
         llmhub.health_check("opnai", hub=llmhub.Hub())
+
+
+@pytest.mark.parametrize("kind", ["arrow", "pandas", "parquet"])
+def test_whole_responses_of_a_table_are_in_the_cache(tmp_path: Path, kind: str) -> None:
+    """A table has the text of a picture; the picture is reached by the key of its row."""
+    picture = Image(data="iVBORw0KGgo=", media_type="image/png")
+    with serving(Simulator(seed=1)) as simulator:
+        hub = llmhub.Hub(endpoints=simulator.endpoints(), cache=llmhub.DiskCache(tmp_path / "cache.db"))
+        rows: dict[str, list[Any]] = {"text": ["a cat", "a dog", None]}
+        keys = llmhub.complete_table(rows, "{text}", model="openai/gpt-4o-mini", hub=hub)["request_key"].to_pylist()
+        response = CompletionResponse(parts=(Text("Here."), picture))
+        assert hub.runtime.store is not None
+        hub.runtime.store.put_many([Entry(keys[0], pack(to_stored_response(response), keys[0]))])
+        table: Any = llmhub.complete_table(rows, "{text}", model="openai/gpt-4o-mini", hub=hub)
+        if kind == "pandas":
+            table = llmhub.to_pandas(table)
+        elif kind == "parquet":
+            parquet.write_table(table, tmp_path / "results.parquet")
+            table = parquet.read_table(tmp_path / "results.parquet")
+        first, second, skipped = llmhub.responses(table, hub=hub)
+        assert first is not None
+        assert second is not None
+        assert (first.text, first.images, second.text != "", skipped) == ("Here.", (picture,), True, None)
+        with pytest.raises(BadRequestError, match="request_key"):
+            llmhub.responses({"response": ["x"]}, hub=hub)
+        with pytest.raises(BadRequestError, match="has no cache"):
+            llmhub.responses(table, hub=llmhub.Hub(endpoints=simulator.endpoints(), cache=None))
