@@ -242,10 +242,12 @@ def column_values(frame: Any, name: str) -> list[Any]:
     >>> column_values(pa.table({"x": [1.5, None, float("nan")]}), "x")
     [1.5, None, None]
     """
-    index = column_names(frame).index(name)
-    if is_pandas(frame):
-        return _values_of_pandas(frame.iloc[:, index])
-    return _values_of_arrow(frame.column(index))
+    return values_at(frame, column_names(frame).index(name))
+
+
+def values_at(frame: Any, index: int) -> list[Any]:
+    """Return the column at an index as Python values (see `column_values`)."""
+    return _values_of_pandas(frame.iloc[:, index]) if is_pandas(frame) else _values_of_arrow(frame.column(index))
 
 
 class StringColumn(Sequence[Any]):
@@ -291,11 +293,11 @@ STRINGS_AT_ONCE: Final = 2_048
 """Values of a `StringColumn` that are converted at a time."""
 
 
-def string_column(frame: Any, name: str) -> StringColumn | None:
-    """Return a column of an Arrow frame if it holds strings."""
+def string_column(frame: Any, index: int) -> StringColumn | None:
+    """Return the column of an Arrow frame at an index if it holds strings."""
     if is_pandas(frame):
         return None
-    values = frame.column(column_names(frame).index(name))
+    values = frame.column(index)
     is_string = pa.types.is_string(values.type) or pa.types.is_large_string(values.type)
     return StringColumn(values) if is_string and isinstance(values, pa.ChunkedArray) else None
 

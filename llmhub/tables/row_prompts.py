@@ -183,7 +183,7 @@ def _compile_part(source: Any, columns: FrameColumns, argument: str) -> _PromptP
             argument,
             f"{type(source).__name__} is not a template; write '{{column}}' for a column, or pass a function of a row",
         )
-    if argument == "system" and source in columns.names:
+    if argument == "system" and source in columns.positions:
         template = Template((source,), lambda row_values: str(row_values[0]))
         return _PromptPart([columns.column(source, argument)], template)
     template = parse_template(source, argument)

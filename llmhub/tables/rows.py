@@ -35,6 +35,7 @@ class FrameColumns:
     def __init__(self, frame: Any) -> None:
         self.frame = frames.pandas_or_arrow(frame)
         self.names = frames.column_names(self.frame)
+        self.positions = {name: index for index, name in enumerate(self.names)}
         self._values: dict[str, Sequence[Any]] = {}
 
     def __len__(self) -> int:
@@ -51,9 +52,13 @@ class FrameColumns:
         """
         values = self._values.get(name)
         if values is None:
-            frames.require_columns([name], self.frame, argument)
-            strings = frames.string_column(self.frame, name)
-            values = self._values[name] = frames.column_values(self.frame, name) if strings is None else strings
+            # Names are looked up among all of them only for an error: a frame may have very many.
+            index = self.positions.get(name)
+            if index is None or len(self.positions) < len(self.names):
+                frames.require_columns([name], self.frame, argument)
+            index = self.positions[name]
+            strings = frames.string_column(self.frame, index)
+            values = self._values[name] = frames.values_at(self.frame, index) if strings is None else strings
         return values
 
     def __iter__(self) -> Iterator[Row]:
@@ -83,7 +88,7 @@ class Row(Mapping[str, Any]):
 
     def __getitem__(self, name: str) -> Any:
         """Return the value in a column."""
-        if name not in self._columns.names:
+        if name not in self._columns.positions:
             raise UnknownColumnError(frames.missing_column_message(name, self._columns.names))
         value = self._columns.column(name)[self._index]
         if value is None:
@@ -99,7 +104,7 @@ class Row(Mapping[str, Any]):
 
     def __contains__(self, name: object) -> bool:
         """Return whether the column exists, whatever its value."""
-        return name in self._columns.names
+        return name in self._columns.positions
 
     def __iter__(self) -> Iterator[str]:
         """Iterate over the column names."""

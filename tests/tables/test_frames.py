@@ -19,6 +19,7 @@ from llmhub.core.errors import BadRequestError
 from llmhub.tables import frames
 from llmhub.tables.frames import StringColumn, join_results
 from llmhub.tables.prompt_batch import batch_from_frame, batch_from_series
+from llmhub.tables.rows import FrameColumns
 
 
 def texts(frame: Any, prompt: str = "{t}") -> list[str | None]:
@@ -302,3 +303,14 @@ def test_column_labels_that_are_not_strings_are_kept() -> None:
 def test_reading_a_column_does_not_depend_on_the_decimal_context() -> None:
     with decimal.localcontext(prec=3):
         assert texts(of_objects(Decimal("1.23456"))) == ["1.23456"]
+
+
+@pytest.mark.parametrize("kind", [pd.DataFrame, pa.table])
+def test_names_of_columns_are_listed_once_however_many_are_read(kind: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    listed: list[Any] = []
+    column_names = frames.column_names
+    monkeypatch.setattr(frames, "column_names", lambda frame: [listed.append(frame), column_names(frame)][1])
+    columns = FrameColumns(kind({f"c{number}": ["a", "b"] for number in range(50)}))
+    assert [list(columns.column(name)) for name in columns.names] == [["a", "b"]] * 50
+    assert [row["c49"] for row in columns] == ["a", "b"]
+    assert len(listed) == 1
