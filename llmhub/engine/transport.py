@@ -587,6 +587,7 @@ class Transport:
                 through = "" if proxy is None else f" through the proxy {proxy.address} ({proxy.variable})"
                 # aiohttp's own words name a status of 400, which the server did not send.
                 reason = CLOSED_TOO_SOON if isinstance(error, aiohttp.ClientPayloadError) else message
+                reason = NOT_HTTP if isinstance(error, aiohttp.ClientResponseError) else reason
                 kind, message = Disconnected, f"the connection to {origin}{through} was lost: {reason}"
             case _:
                 # aiohttp refuses to send a line break in a header, for example.
@@ -682,6 +683,7 @@ class SettingError(ValueError):
 
 NETWORK_ERRORS: Final = (aiohttp.ClientError, OSError, ValueError)
 """Exceptions of sending and reading that become error values; any other is a defect."""
+NOT_HTTP: Final = "the reply is not HTTP"
 CONNECT_ERRORS: Final = (
     aiohttp.ClientConnectorError,
     aiohttp.ConnectionTimeoutError,

@@ -230,6 +230,7 @@ def test_health_check_shows_no_echoed_key(scripted: Any) -> None:
             health = llmhub.health_check(provider, hub=hub)
             assert health.error is not None
             assert CANARY not in repr(health)
+            assert health.error.message.endswith("was lost: the reply is not HTTP")
 
 
 # Pickles
