@@ -27,7 +27,7 @@ from llmhub.core.types import JSON as JSON
 from llmhub.core.types import Schema as Schema
 from llmhub.core.types import StreamChunk as StreamChunk
 from llmhub.core.types import Tool as Tool
-from llmhub.engine.batch_run import LatePolicy as LatePolicy
+from llmhub.engine.batch_policy import LatePolicy as LatePolicy
 from llmhub.engine.call import SendMode as SendMode
 from llmhub.engine.decision_log import Decision as Decision
 from llmhub.evals._compare import NameOrNames as NameOrNames

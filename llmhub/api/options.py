@@ -25,7 +25,7 @@ from llmhub.core.errors import BadRequestError, Hint, invalid
 from llmhub.core.json_schema import schema_of
 from llmhub.core.tool_functions import split_tools
 from llmhub.core.types import JSON, CompletionRequest, Message, Schema, Tool
-from llmhub.engine.batch_run import DEFAULT_POLL_S, LATE_POLICIES, BatchPolicy, LatePolicy
+from llmhub.engine.batch_policy import DEFAULT_POLL_S, LATE_POLICIES, BatchPolicy, LatePolicy
 from llmhub.engine.call import SendMode, Target
 from llmhub.engine.event_loop import StopSignal
 from llmhub.engine.spending import Budgets, SharedBudget, TargetPrices

@@ -10,7 +10,7 @@ from typing import Any, Final, overload
 from llmhub.api.default_hub import current_hub
 from llmhub.cache.store import BatchLedger, BatchRecord
 from llmhub.core.errors import invalid
-from llmhub.engine.batch_run import DEFAULT_POLL_S, BatchPolicy
+from llmhub.engine.batch_policy import DEFAULT_POLL_S, BatchPolicy
 from llmhub.engine.event_loop import StopSignal, run_sync
 from llmhub.formatting.html import container, html_table, text_block
 from llmhub.formatting.text_tables import text_table

@@ -11,6 +11,7 @@ import tempfile
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Final, TypeVar
 
 from returns.pipeline import is_successful
@@ -214,10 +215,12 @@ class BatchClient:
 
         async def on_piece(piece: bytes) -> None:
             rest.extend(piece)
-            if len(rest) >= PIECE_BYTES and (end := rest.rfind(b"\n") + 1):
-                lines = bytes(rest[:end])
+            while len(rest) >= PIECE_BYTES:
+                end = (rest.rfind(b"\n", 0, PIECE_BYTES) + 1) or (rest.find(b"\n", PIECE_BYTES) + 1)
+                if not end:
+                    break
+                await on_rows(partial(self._decode_lines, bytes(rest[:end])))
                 del rest[:end]
-                await on_rows(lambda: self._decode_lines(lines))
 
         sent = await self._download(self.wire.results(batch, file, ""), on_piece)
         checked = sent.bind(self._checked)

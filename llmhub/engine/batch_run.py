@@ -18,29 +18,23 @@ import hashlib
 import time
 import uuid
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from math import inf
-from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, TypeAlias, get_args
+from typing import TYPE_CHECKING, Any, Final
 
 from returns.pipeline import is_successful
-from returns.result import Failure, Result
+from returns.result import Failure
 
 from llmhub.cache.store import (
     BatchLedger,
     BatchRecord,
     ClaimRequest,
-    EndedRequest,
-    Entry,
-    LedgerBatch,
-    Store,
     StoreError,
-    as_store_error,
 )
-from llmhub.core.batch import Batch, BatchLimits, BatchRow, BatchStatus, LateReason, custom_id, key_from_custom_id
+from llmhub.core.batch import BatchRow, BatchStatus, LateReason
 from llmhub.core.budget import BudgetDecision, check_budget, reserve
-from llmhub.core.embedding import EmbedRequest
 from llmhub.core.errors import (
     TRANSIENT,
     BudgetExceeded,
@@ -51,35 +45,37 @@ from llmhub.core.errors import (
     RateLimited,
     ServerError,
     TimedOut,
-    error_type_name,
 )
 from llmhub.core.pricing import compute_cost_nano_usd
-from llmhub.core.protocol import interpret, interpret_embedding
-from llmhub.core.provider import HttpReply, public_url
+from llmhub.core.provider import public_url
 from llmhub.core.types import CompletionResponse
 from llmhub.engine.batch_client import BatchClient, RowFile, is_refusal
+from llmhub.engine.batch_policy import BatchPolicy
+from llmhub.engine.batch_results import EMBEDS, BatchCollector, DecodedRows, counted_keys, finish_if_stored
 from llmhub.engine.cache_writer import CacheWriter
 from llmhub.engine.call import Answer, Call, Target
 from llmhub.engine.event_loop import StopSignal, run_in_thread
 from llmhub.engine.fan_out import ItemPlanner, run_fan_out
-from llmhub.engine.fan_out_types import FanOutResult, FanOutSpec, PlannedItem, Sender
+from llmhub.engine.fan_out_types import FanOutResult, FanOutSpec, Sender
+from llmhub.engine.open_batch import (
+    BUILD_ROWS,
+    EncodedRow,
+    OpenBatch,
+    WaitingRow,
+    WaitingRows,
+    encode_rows,
+    even_rows,
+)
 from llmhub.engine.progress import ProgressReporter, ProgressTracker, RunSnapshot
 from llmhub.engine.result_collector import ResultCollector
-from llmhub.engine.row_outcome import RowOutcome, pack_outcome, unpack_outcome
+from llmhub.engine.row_outcome import PENDING_CODE, RowOutcome, unpack_outcome
 from llmhub.engine.spending import UNPRICED_MESSAGE, SharedBudget, TargetPrices, budget_error, max_cost_nano_usd
-from llmhub.engine.transport import long_keys, prepare_call, redact_error
 from llmhub.providers.batch_prices import batch_price
-from llmhub.security.echoed_keys import response_without_keys
 
 if TYPE_CHECKING:
     from llmhub.engine.client import Client
     from llmhub.engine.store_access import StoreAccess
 
-LatePolicy: TypeAlias = Literal["wait", "live", "error"]
-"""What happens to rows that a batch did not answer: sent in another batch, sent by themselves, or an error."""
-LATE_POLICIES: Final = get_args(LatePolicy)
-DEFAULT_POLL_S: Final = 30.0
-"""Seconds between the first two polls of a batch."""
 MAX_POLL_S: Final = 300.0
 POLL_GROWTH: Final = 1.5
 MIN_PAUSE_S: Final = 0.001
@@ -87,45 +83,8 @@ SETTLE_S: Final = 10.0
 """Time after which a batch that a dead process was creating is in the provider's list, if it exists."""
 MAX_BATCHES_PER_ROW: Final = 3
 """Batches that a row is sent in before it is an error."""
-BUILD_ROWS: Final = 2_048
-"""Rows that are encoded and recorded at a time."""
-BYTES_PER_TOKEN: Final = 4
-"""Bytes of a request per prompt token, for the limit of tokens of a batch."""
 COLLECTING: Final = "collecting"
 """Name of the value of a record whose results have been begun to be stored."""
-EMBEDS: Final = "embeds"
-"""Name of the value of a record whose rows are texts to be embedded."""
-PENDING_CODE: Final = "batched"
-"""Code of the `Cancelled` outcome of a row that is still in a batch at its provider."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BatchPolicy:
-    """How a run through Batch APIs treats its batches.
-
-    Parameters
-    ----------
-    late
-        What happens to rows that were not answered in time.
-    deadline_s
-        Seconds after a batch was created from which its rows are late; ``None`` for the provider's own limit.
-    poll_s
-        Seconds between the first two polls; the time grows to five minutes.
-    cancel
-        Requests that open batches are cancelled and collected.
-    max_tokens
-        Estimated prompt tokens of one batch, at most; ``None`` for no limit of our own.
-    storage, role
-        Object storage and role, for providers that need them.
-    """
-
-    late: LatePolicy = "wait"
-    deadline_s: float | None = None
-    poll_s: float = DEFAULT_POLL_S
-    cancel: StopSignal = field(default_factory=StopSignal)
-    max_tokens: int | None = None
-    storage: str = ""
-    role: str = ""
 
 
 class BatchRegistry:
@@ -140,93 +99,6 @@ class BatchRegistry:
         own, max_cost = self.reserved.pop(key, (budgets, 0))
         for budget in own:
             budget.reconcile(max_cost, cost)
-
-
-class _Row(NamedTuple):
-    """A row on its way through a batch."""
-
-    item: PlannedItem
-    dropped: tuple[str, ...] = ()
-    sent: int = 0
-    """Batches it was sent in before."""
-
-
-class DecodedRows(NamedTuple):
-    """Some results of a batch: what they are, and what is written of them."""
-
-    filed: list[FiledRow]
-    entries: list[Entry]
-    ended: list[EndedRequest]
-
-
-class FiledRow(NamedTuple):
-    """A decoded result: its key, and the answer or why there is none; of a response, the value in the store as well."""
-
-    key: bytes
-    answer: Answer | None
-    late: LateReason | None = None
-    value: bytes | None = None
-
-
-@dataclass(slots=True)
-class _OpenBatch:
-    """A batch that this run fills or waits for."""
-
-    record: BatchRecord
-    target: Target
-    client: BatchClient
-    rows: dict[bytes, _Row] = field(default_factory=dict)
-    file: RowFile | None = None
-    order: list[bytes] = field(default_factory=list)
-    tokens: int = 0
-    max_rows: int | None = None
-    max_tokens: int | None = None
-    cancelled: bool = False
-
-    @property
-    def batch(self) -> Batch:
-        """The batch as its format sees it."""
-        return to_batch(self.record, self.target)
-
-
-def _batch_address(record: BatchRecord, target: Target) -> str:
-    """Return the address of a batch: the target's own, with the credentials in it, if it is the same API."""
-    api = target.provider.batch
-    own = api.base_url(target.endpoint) if api is not None else ""
-    return own if public_url(own) == record.base_url else record.base_url
-
-
-def to_batch(record: BatchRecord, target: Target) -> Batch:
-    """Return a record of the ledger as the format of its provider sees it."""
-    return Batch(
-        token=record.token,
-        base_url=_batch_address(record, target),
-        model=target.model,
-        row_url=record.row_url,
-        rows=record.rows,
-        created_at=record.created_at,
-        storage=record.values.get("storage", ""),
-        storage_url=_storage_url(target),
-        role=record.values.get("role", ""),
-        values=record.values,
-    )
-
-
-def _storage_url(target: Target) -> str:
-    api = target.provider.batch
-    return api.storage_url(target.endpoint) if api is not None and api.storage_url is not None else ""
-
-
-def even_rows(rows: int, limits: BatchLimits) -> int | None:
-    """Return the rows of batches of equal size, so that the last one has enough where there is a minimum.
-
-    Examples
-    --------
-    >>> even_rows(50_050, BatchLimits(rows=50_000, size=1, min_rows=100))
-    25025
-    """
-    count = -(-rows // limits.rows)
-    return -(-rows // count) if limits.min_rows > 1 and count > 1 else None
 
 
 def claim_key(token: str) -> bytes:
@@ -261,8 +133,8 @@ class BatchRun:
         self._results = ResultCollector(spec, self._reporter, self._fail, PackedAnswers(spec.size))
         self._writer = CacheWriter(access, stop.request)
         self._planner = ItemPlanner(spec, access, None, self._writer, self._results)
-        self._open: dict[str, _OpenBatch] = {}
-        self._filling: dict[str, _OpenBatch] = {}
+        self._open: dict[str, OpenBatch] = {}
+        self._filling: dict[str, OpenBatch] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._wake = asyncio.Event()
         self._ended = asyncio.Event()
@@ -332,8 +204,8 @@ class BatchRun:
                 opened.file = None
             if opened.record.state == "draft":
                 await self._discard(opened)
-            for row in list(opened.rows.values()):
-                self._settle(row, self._pending_answer(opened, row))
+            for row, pending in self._pending_answers(opened, opened.rows):
+                self._settle(row, pending)
         await self._writer.finish()
         if self._access.write_ahead is not None:
             await self._access.write_ahead.unregister_run(self._writer)
@@ -392,7 +264,7 @@ class BatchRun:
             if self._reporter is not None:
                 self._reporter.add_misses([item[0] for item in missing])
             async with self._placing:
-                await self._place([_Row(item) for item in missing])
+                await self._place([WaitingRow(item) for item in missing])
         async with self._placing:
             self._planned = True
             self._submit_filled()
@@ -404,22 +276,22 @@ class BatchRun:
             has_ended = record.state == "open" and record.ended_at > 0 and record.token not in self._open
             if has_ended and await self._claim(record.token):
                 try:
-                    await run_in_thread(_finish_if_stored, self._ledger, self._store, record.token)
+                    await run_in_thread(finish_if_stored, self._ledger, self._store, record.token)
                 finally:
                     await self._release_claim(record.token)
 
-    async def _again(self, rows: Sequence[_Row]) -> None:
+    async def _again(self, rows: Sequence[WaitingRow]) -> None:
         """Look rows up in the store once more, and place those that are not there."""
         async with self._placing:
             await self._place(await self._settle_stored(rows))
             self._submit_filled()
 
-    async def _place(self, rows: Sequence[_Row]) -> None:
+    async def _place(self, rows: Sequence[WaitingRow]) -> None:
         """Join rows that are in batches already; put the others into new batches. Call it while placing is locked."""
         if not rows:
             return
         found = await run_in_thread(self._ledger.find, [row.item[1] for row in rows])
-        new: defaultdict[str, list[tuple[_Row, Call]]] = defaultdict(list)
+        new: defaultdict[str, list[tuple[WaitingRow, Call]]] = defaultdict(list)
         for row in rows:
             _, key, make_call, prompt = row.item
             token = found.get(key)
@@ -432,7 +304,7 @@ class BatchRun:
             for start in range(0, len(pairs), BUILD_ROWS):
                 await self._fill(pairs[start : start + BUILD_ROWS])
 
-    async def _join(self, token: str, row: _Row, target: Target) -> None:
+    async def _join(self, token: str, row: WaitingRow, target: Target) -> None:
         """Wait for a row that is in a batch of this or another process."""
         opened = self._open.get(token) or self._filling.get(token)
         if opened is None:
@@ -441,17 +313,17 @@ class BatchRun:
                 await self._place(await self._settle_stored([row]))
                 return
             opened = self._open[token] = self._found(record, target)
-            opened.rows[row.item[1]] = row
+            opened.rows.add(row)
             self._start(self._attend_found(opened))
         else:
-            opened.rows[row.item[1]] = row
-        self._announce(opened, row)
+            opened.rows.add(row)
+        self._announce(opened, [row])
 
-    async def _settle_stored(self, rows: Sequence[_Row]) -> list[_Row]:
+    async def _settle_stored(self, rows: Sequence[WaitingRow]) -> list[WaitingRow]:
         """Settle rows whose answers are in the store by now, and return the others."""
         keys = [row.item[1] for row in rows]
         values = await run_in_thread(self._store.get_many, keys)
-        missing: list[_Row] = []
+        missing: list[WaitingRow] = []
         for row in rows:
             value = values.get(row.item[1])
             stored = unpack_outcome(value, row.item[1]) if value is not None else None
@@ -461,13 +333,13 @@ class BatchRun:
                 missing.append(row)
         return missing
 
-    async def _fill(self, pairs: Sequence[tuple[_Row, Call]]) -> None:
+    async def _fill(self, pairs: Sequence[tuple[WaitingRow, Call]]) -> None:
         """Encode rows of one target, and add them to the batch being filled; begin another one where it is full."""
         pairs = self._without_unsupported(pairs)
         if not pairs:
             return
         target = pairs[0][1].target
-        affordable: list[tuple[_Row, Call]] = []
+        affordable: list[tuple[WaitingRow, Call]] = []
         for row, call in pairs:
             error = self._reserve(row, call)
             if error is None:
@@ -477,7 +349,7 @@ class BatchRun:
         while affordable:
             embeds = affordable[0][1].embedding is not None
             opened = self._filling.get(target.name) or await self._begin(target, embeds=embeds)
-            encoded, failures = await run_in_thread(_encode, affordable, opened)
+            encoded, failures = await run_in_thread(encode_rows, affordable, opened)
             for row, error in failures:
                 self._release(row)
                 self._settle(row, Answer(Failure(error)))
@@ -487,7 +359,7 @@ class BatchRun:
             await self._record_rows(opened, encoded)
             affordable = affordable[len(encoded) + len(failures) :]
 
-    def _without_unsupported(self, pairs: Sequence[tuple[_Row, Call]]) -> Sequence[tuple[_Row, Call]]:
+    def _without_unsupported(self, pairs: Sequence[tuple[WaitingRow, Call]]) -> Sequence[tuple[WaitingRow, Call]]:
         """Refuse rows that batches of their provider cannot have, or send them by themselves; return the others."""
         api = pairs[0][1].target.provider.batch
         if api is None or api.check_request is None:
@@ -502,7 +374,7 @@ class BatchRun:
                 self._settle(row, Answer(Failure(error)))
         return [pair for pair, error in zip(pairs, errors, strict=True) if error is None]
 
-    async def _record_rows(self, opened: _OpenBatch, encoded: Sequence[_EncodedRow]) -> None:
+    async def _record_rows(self, opened: OpenBatch, encoded: Sequence[EncodedRow]) -> None:
         """Record rows as rows of a batch, and write those that no other batch has and that are not answered by now."""
         keys = [row.key for row in encoded]
         taken = await run_in_thread(self._ledger.add_rows, opened.record.token, keys)
@@ -514,7 +386,7 @@ class BatchRun:
         assert opened.file is not None  # noqa: S101 - it is being filled
         await run_in_thread(opened.file.add, [row.data for row in new])
         for row in new:
-            opened.rows[row.key] = self._without_prompt(row.row)
+            opened.rows.add(row.row)
             opened.order.append(row.key)
             opened.tokens += row.tokens
         others = [row for row in encoded if row.key in taken or row.key in answered]
@@ -526,13 +398,7 @@ class BatchRun:
         if answered:
             await self._place(await self._settle_stored([other.row for other in others if other.key in answered]))
 
-    def _without_prompt(self, row: _Row) -> _Row:
-        """Return a row without its prompt, which is written to a batch; a row that is sent again renders its own."""
-        make_again = self._spec.make_again
-        position, key, *_ = row.item
-        return row if make_again is None else row._replace(item=(position, key, make_again, position))
-
-    async def _begin(self, target: Target, *, embeds: bool) -> _OpenBatch:
+    async def _begin(self, target: Target, *, embeds: bool) -> OpenBatch:
         """Begin a batch: record it as a draft, of which nothing is sent."""
         client = self._batch_client(target, embeds=embeds)
         values = {"cache_name": target.cache_name, **({EMBEDS: "1"} if embeds else {})}
@@ -549,10 +415,11 @@ class BatchRun:
         )
         await self._claim(record.token)
         await run_in_thread(self._ledger.put, record)
-        opened = _OpenBatch(
+        opened = OpenBatch(
             record,
             target,
             client,
+            WaitingRows(self._spec.make_again),
             file=RowFile(client.wire.separator),
             max_rows=self._max_rows.get(target.name) or even_rows(self._spec.size, client.limits),
             max_tokens=self._policy.max_tokens,
@@ -578,9 +445,9 @@ class BatchRun:
         self._open[opened.record.token] = opened
         self._start(self._attend_new(opened))
 
-    async def _refuse_small(self, opened: _OpenBatch) -> None:
+    async def _refuse_small(self, opened: OpenBatch) -> None:
         """Treat the rows of a batch that has fewer than its provider takes: another batch would not have more."""
-        rows, opened.rows = list(opened.rows.values()), {}
+        rows = opened.rows.take_all()
         await self._discard(opened)
         for row in rows:
             self._release(row)
@@ -601,12 +468,13 @@ class BatchRun:
     def _batch_client(self, target: Target, *, embeds: bool) -> BatchClient:
         return BatchClient(self._client.transport, self._client.credentials, target, self._pause, embeds)
 
-    def _found(self, record: BatchRecord, target: Target) -> _OpenBatch:
-        return _OpenBatch(record, target, self._batch_client(target, embeds=EMBEDS in record.values))
+    def _found(self, record: BatchRecord, target: Target) -> OpenBatch:
+        client = self._batch_client(target, embeds=EMBEDS in record.values)
+        return OpenBatch(record, target, client, WaitingRows(self._spec.make_again))
 
     # Budgets
 
-    def _reserve(self, row: _Row, call: Call) -> LLMError | None:
+    def _reserve(self, row: WaitingRow, call: Call) -> LLMError | None:
         """Reserve the maximum cost of a row, at the price of batches; return an error if it does not fit."""
         budgets = call.budgets or self._client.default_budgets
         if not budgets.shared:
@@ -628,7 +496,7 @@ class BatchRun:
         self._reserved.add(row.item[1])
         return None
 
-    def _release(self, row: _Row) -> None:
+    def _release(self, row: WaitingRow) -> None:
         """Release the reservation of a row that was not sent, or cost nothing."""
         if row.item[1] in self._registry.reserved:
             self._registry.settle(row.item[1], (), 0)
@@ -651,7 +519,7 @@ class BatchRun:
 
     # Batches
 
-    async def _attend_new(self, opened: _OpenBatch) -> None:
+    async def _attend_new(self, opened: OpenBatch) -> None:
         """Submit a batch and wait for it."""
         try:
             error = await self._create(opened)
@@ -662,11 +530,10 @@ class BatchRun:
             return
         if opened.record.state == "open":
             self._close_file(opened)
-            for row in opened.rows.values():
-                self._announce(opened, row)
+            self._announce(opened)
             await self._wait_for(opened)
 
-    async def _create(self, opened: _OpenBatch) -> LLMError | None:
+    async def _create(self, opened: OpenBatch) -> LLMError | None:
         """Take all steps of a submission; return an error if the provider refuses it."""
         steps = opened.client.wire.steps
         assert opened.file is not None  # noqa: S101 - it has been filled
@@ -697,7 +564,7 @@ class BatchRun:
             backoff_s = min(backoff_s * 2, MAX_POLL_S)
         return None
 
-    async def _find(self, opened: _OpenBatch) -> bool:
+    async def _find(self, opened: OpenBatch) -> bool:
         """Look for a batch whose creation had no answer; return whether the provider has it. Repeats until known."""
         wire = opened.client.wire
         await self._pause(opened.record.intent_at + SETTLE_S - time.time())
@@ -725,7 +592,7 @@ class BatchRun:
         await self._save(opened, state="open", values=values)
         return True
 
-    async def _candidates(self, opened: _OpenBatch, listed: Sequence[BatchStatus]) -> list[BatchStatus]:
+    async def _candidates(self, opened: OpenBatch, listed: Sequence[BatchStatus]) -> list[BatchStatus]:
         """Return the batches that may be one of ours, where the provider has no field for a name of ours."""
         records = await run_in_thread(self._ledger.records)
         known = {record.values.get("id", "") for record in records}
@@ -737,7 +604,7 @@ class BatchRun:
             if status.id not in known and status.total == opened.record.rows and status.created_at >= since
         ]
 
-    async def _attend_found(self, opened: _OpenBatch) -> None:
+    async def _attend_found(self, opened: OpenBatch) -> None:
         """Wait for a batch that another run began; take it over if its owner is dead."""
         token = opened.record.token
         while opened.record.state in {"draft", "intent"}:
@@ -766,27 +633,26 @@ class BatchRun:
                     return
                 opened.record = record
         if opened.record.state == "open":
-            for row in opened.rows.values():
-                self._announce(opened, row)
+            self._announce(opened)
             await self._wait_for(opened)
         else:
             await self._lose(opened)
 
-    async def _lose(self, opened: _OpenBatch) -> None:
+    async def _lose(self, opened: OpenBatch) -> None:
         """Place the rows of a batch that no longer exists again; some may have been answered."""
         self._open.pop(opened.record.token, None)
-        rows, opened.rows = list(opened.rows.values()), {}
+        rows = opened.rows.take_all()
         await self._again(rows)
 
-    async def _discard(self, opened: _OpenBatch) -> None:
+    async def _discard(self, opened: OpenBatch) -> None:
         """Delete a draft, of which nothing was sent."""
         self._close_file(opened)
         await run_in_thread(self._ledger.remove, opened.record.token)
         await self._release_claim(opened.record.token)
-        for row in opened.rows.values():
+        for row in opened.rows:
             self._release(row)
 
-    async def _wait_for(self, opened: _OpenBatch) -> None:
+    async def _wait_for(self, opened: OpenBatch) -> None:
         """Poll a batch until it has ended, and collect it."""
         interval_s = self._policy.poll_s
         while not self._is_stopping():
@@ -818,16 +684,16 @@ class BatchRun:
             else:
                 interval_s = min(interval_s * POLL_GROWTH, max(MAX_POLL_S, self._policy.poll_s))
 
-    def _is_overdue(self, opened: _OpenBatch) -> bool:
+    def _is_overdue(self, opened: OpenBatch) -> bool:
         return self._overdue_in(opened) <= 0
 
-    def _overdue_in(self, opened: _OpenBatch) -> float:
+    def _overdue_in(self, opened: OpenBatch) -> float:
         """Return the seconds until the rows of a batch are late."""
         deadline_s = self._policy.deadline_s
         since = opened.record.intent_at or opened.record.created_at
         return inf if deadline_s is None or opened.cancelled else since + deadline_s - time.time()
 
-    async def _note(self, opened: _OpenBatch, status: BatchStatus) -> None:
+    async def _note(self, opened: OpenBatch, status: BatchStatus) -> None:
         """Record the counts of a batch, where they changed."""
         record = opened.record
         ended_at = (record.ended_at or time.time()) if status.ended else 0.0
@@ -836,7 +702,7 @@ class BatchRun:
             counts = {"succeeded": status.succeeded, "failed": status.failed}
             await self._save(opened, label=status.label, ended_at=ended_at, **counts)
 
-    async def _collect(self, opened: _OpenBatch, status: BatchStatus) -> None:
+    async def _collect(self, opened: OpenBatch, status: BatchStatus) -> None:
         """Store the results of a batch that has ended, settle its rows, and treat those without a result as late."""
         token = opened.record.token
         while not await self._claim(token):
@@ -852,16 +718,18 @@ class BatchRun:
                 opened.record = record._replace(state="failed")
                 await self._on_refused(opened, status.error, status.bad_rows)
                 return
-            collector = _Collector(opened.target, opened.record, self._store, opened.rows)
+            position_of, seen = self._results.first_positions.get, bytearray(self._spec.size)
+            collector = BatchCollector(opened.target, opened.record, self._store, opened.rows, position_of, seen)
             if COLLECTING in record.values:
-                collector.counted = await run_in_thread(_counted_keys, self._store, record)
+                collector.counted = await run_in_thread(counted_keys, self._store, record)
             else:
                 await self._save(opened, values={**opened.record.values, COLLECTING: "1"})
             late = await self._read(opened, status, collector)
             if late is None:
                 return
             if record.values.get("unconfirmed") and not collector.is_confirmed:
-                opened.rows = {row.item[1]: row for row, _ in late}
+                for row, _ in late:
+                    opened.rows.add(row)
                 await self._on_foreign(opened)
                 return
             ended = opened.record._replace(state="collected", ended_at=time.time())
@@ -881,10 +749,10 @@ class BatchRun:
         await run_in_thread(self._ledger.finish, record)
 
     async def _read(  # noqa: C901 - one case for each fate of a row
-        self, opened: _OpenBatch, status: BatchStatus, collector: _Collector
-    ) -> list[tuple[_Row, LateReason | Answer]] | None:
+        self, opened: OpenBatch, status: BatchStatus, collector: BatchCollector
+    ) -> list[tuple[WaitingRow, LateReason | Answer]] | None:
         """Read the results; return the rows that are late, or ``None`` if the results could not be read or stored."""
-        late: list[tuple[_Row, LateReason | Answer]] = []
+        late: list[tuple[WaitingRow, LateReason | Answer]] = []
 
         storing: list[Awaitable[DecodedRows]] = []
 
@@ -897,7 +765,7 @@ class BatchRun:
         async def on_stored() -> None:
             ready: list[tuple[int, bytes, Answer]] = []
             for filed in (await storing.pop()).filed if storing else ():
-                row = opened.rows.pop(filed.key, None)
+                row = opened.rows.pop(filed.key)
                 if filed.answer is not None:
                     self._book(filed.key, opened.target, filed.answer)
                     if row is not None and not self._is_late(filed.answer):
@@ -931,13 +799,12 @@ class BatchRun:
             return None
         reason: LateReason = "expired" if status.label.startswith(("expired", "timeout")) else "missing"
         reason = "cancelled" if opened.cancelled or status.label.startswith("cancel") else reason
-        for row in opened.rows.values():
+        for row in opened.rows.take_all():
             self._release(row)
             late.append((row, reason))
-        opened.rows = {}
         return late
 
-    async def _store_rows(self, collector: _Collector, decoded: DecodedRows) -> DecodedRows:
+    async def _store_rows(self, collector: BatchCollector, decoded: DecodedRows) -> DecodedRows:
         """Store some rows of one batch at a time: batches that write at once would wait for each other's locks."""
         async with self._storing:
             return await run_in_thread(collector.store_rows, decoded)
@@ -950,7 +817,7 @@ class BatchRun:
             and type(answer.outcome.failure()) in TRANSIENT
         )
 
-    async def _on_foreign(self, opened: _OpenBatch) -> None:
+    async def _on_foreign(self, opened: OpenBatch) -> None:
         """Go on without a batch that turned out not to be ours; our rows were never sent."""
         record = opened.record
         foreign = f"{record.values.get('foreign', '')} {record.values.get('id', '')}".strip()
@@ -962,17 +829,16 @@ class BatchRun:
         await run_in_thread(self._ledger.remove, record.token)
         await self._lose(opened)
 
-    async def _on_gone(self, opened: _OpenBatch, error: LLMError) -> None:
+    async def _on_gone(self, opened: OpenBatch, error: LLMError) -> None:
         """Fail the rows of a batch that cannot be read any more, and close it if the provider does not have it."""
         if error.status == 404:  # noqa: PLR2004 - the batch or its results were deleted
             await self._finish(opened.record._replace(state="failed", ended_at=time.time()))
         self._open.pop(opened.record.token, None)
-        for row in opened.rows.values():
+        for row in opened.rows.take_all():
             self._release(row)
             self._settle(row, Answer(Failure(error), attempts=row.sent + 1, mode="batch"))
-        opened.rows = {}
 
-    async def _on_refused(self, opened: _OpenBatch, error: LLMError, bad_rows: Mapping[int, str]) -> None:
+    async def _on_refused(self, opened: OpenBatch, error: LLMError, bad_rows: Mapping[int, str]) -> None:
         """Treat the rows of a batch that the provider refused as a whole, which costs nothing."""
         self._open.pop(opened.record.token, None)
         if opened.record.state == "draft":
@@ -980,12 +846,12 @@ class BatchRun:
         self._close_file(opened)
         for number, message in bad_rows.items():
             key = opened.order[number - 1] if 0 < number <= len(opened.order) else None
-            row = opened.rows.pop(key, None) if key is not None else None
+            row = opened.rows.pop(key) if key is not None else None
             if row is not None:
                 self._release(row)
                 refused = InvalidRequest(provider=opened.target.provider.name, message=message)
                 self._settle(row, Answer(Failure(refused), attempts=row.sent + 1, mode="batch"))
-        rows, opened.rows = list(opened.rows.values()), {}
+        rows = opened.rows.take_all()
         for row in rows:
             self._release(row)
         answer = Answer(Failure(replace(error, provider=opened.target.provider.name)), mode="batch")
@@ -996,7 +862,7 @@ class BatchRun:
         else:
             await self._on_late(opened, [(row, answer) for row in rows])
 
-    async def _make_room(self, opened: _OpenBatch) -> bool:
+    async def _make_room(self, opened: OpenBatch) -> bool:
         """Wait until another batch has ended, because too many tokens are enqueued; without another, halve the batch.
 
         Return whether sending it again may help.
@@ -1015,11 +881,11 @@ class BatchRun:
 
     # Late rows
 
-    async def _on_late(self, opened: _OpenBatch, late: Sequence[tuple[_Row, LateReason | Answer]]) -> None:
+    async def _on_late(self, opened: OpenBatch, late: Sequence[tuple[WaitingRow, LateReason | Answer]]) -> None:
         """Send late rows again, in a batch or by themselves, or settle them as errors."""
         policy = self._policy
-        again: list[_Row] = []
-        live: list[_Row] = []
+        again: list[WaitingRow] = []
+        live: list[WaitingRow] = []
         for row, reason in late:
             was_cancelled = reason == "cancelled" and policy.cancel.requested
             is_final = isinstance(reason, Answer) and isinstance(reason.outcome.failure(), QuotaExhausted)
@@ -1036,7 +902,7 @@ class BatchRun:
                 await self._pause(policy.poll_s)  # every one of them failed
             await self._again(again)
 
-    def _late_answer(self, opened: _OpenBatch, row: _Row, reason: LateReason | Answer) -> Answer:
+    def _late_answer(self, opened: OpenBatch, row: WaitingRow, reason: LateReason | Answer) -> Answer:
         """Return the outcome of a row that is not sent again."""
         if isinstance(reason, Answer):
             return replace(reason, attempts=row.sent + 1)
@@ -1052,7 +918,7 @@ class BatchRun:
             )
         return Answer(Failure(error), attempts=row.sent + 1, mode="batch")
 
-    async def _send_live(self, rows: Sequence[_Row], batches: int = 1) -> None:
+    async def _send_live(self, rows: Sequence[WaitingRow], batches: int = 1) -> None:
         """Send rows by themselves, through the ordinary engine and within the budget.
 
         ``batches`` is in how many batches they were sent since they were placed.
@@ -1084,17 +950,26 @@ class BatchRun:
 
     # Outcomes
 
-    def _settle(self, row: _Row, outcome: RowOutcome) -> None:
+    def _settle(self, row: WaitingRow, outcome: RowOutcome) -> None:
         if not self._results.is_settled(row.item[0]):
             self._results.settle(row.item[0], outcome)
 
-    def _announce(self, opened: _OpenBatch, row: _Row) -> None:
-        """Report a row that is in a batch as pending."""
+    def _announce(self, opened: OpenBatch, rows: Iterable[WaitingRow] | None = None) -> None:
+        """Report rows that are in a batch, or all of them, as pending."""
         if self._spec.on_result is not None:
-            self._spec.on_result((row.item[0], self._pending_answer(opened, row), 0.0))
+            for row, pending in self._pending_answers(opened, opened.rows if rows is None else rows):
+                self._spec.on_result((row.item[0], pending, 0.0))
 
-    def _pending_answer(self, opened: _OpenBatch, row: _Row) -> Answer:
-        """Return the outcome of a row that is left in a batch, or whose batch was not created."""
+    def _pending_answers(self, opened: OpenBatch, rows: Iterable[WaitingRow]) -> Iterator[tuple[WaitingRow, Answer]]:
+        """Yield rows that are left in a batch with their outcomes; rows that were sent equally often share one."""
+        answers: dict[int, Answer] = {}
+        for row in rows:
+            if row.sent not in answers:
+                answers[row.sent] = self._pending_answer(opened, row.sent)
+            yield row, answers[row.sent]
+
+    def _pending_answer(self, opened: OpenBatch, sent: int) -> Answer:
+        """Return the outcome of a row left in a batch, or whose batch was not created, that was in ``sent`` others."""
         record = opened.record
         if record.state == "draft":
             return Answer(Failure(Cancelled(message="cancelled before the batch was sent")))
@@ -1102,7 +977,7 @@ class BatchRun:
         message = f"in batch {name} at {opened.target.provider.name}; the same call again collects it"
         error = Cancelled(code=PENDING_CODE, message=message)
         started_at = record.intent_at or record.created_at
-        return Answer(Failure(error), attempts=row.sent + 1, started_at=started_at, mode="batch")
+        return Answer(Failure(error), attempts=sent + 1, started_at=started_at, mode="batch")
 
     def _snapshot(self) -> RunSnapshot:
         opened = [each for each in self._open.values() if each.record.state in {"intent", "open"}]
@@ -1122,7 +997,7 @@ class BatchRun:
 
     # The ledger
 
-    async def _save(self, opened: _OpenBatch, **changes: Any) -> None:
+    async def _save(self, opened: OpenBatch, **changes: Any) -> None:
         opened.record = opened.record._replace(**changes)
         await run_in_thread(self._ledger.put, opened.record)
 
@@ -1149,7 +1024,7 @@ class BatchRun:
         if lock is not None and lock.locked():
             lock.release()
 
-    def _close_file(self, opened: _OpenBatch) -> None:
+    def _close_file(self, opened: OpenBatch) -> None:
         if opened.file is not None:
             opened.file.close()
             opened.file = None
@@ -1159,175 +1034,3 @@ CLAIM_POLL_S: Final = 1.0
 """Longest time between two attempts to take over a batch of another process."""
 CREATED_SLACK_S: Final = 600.0
 """How much earlier than the intent a provider may say that a batch was created."""
-
-
-def _finish_if_stored(ledger: BatchLedger, store: Store, token: str) -> None:
-    """Mark a batch as collected if the store has the answers of all its rows."""
-    record, keys = ledger.get(token), ledger.rows(token)
-    if record is None or record.state != "open":
-        return
-    for start in range(0, len(keys), BUILD_ROWS):
-        part = keys[start : start + BUILD_ROWS]
-        if len(store.get_many(part)) < len(part):
-            return
-    ledger.finish(record._replace(state="collected"))
-
-
-def _counted_keys(store: Store, record: BatchRecord) -> frozenset[bytes]:
-    """Return the keys of a batch that are recorded as ended: by the time they were sent, which they share."""
-    sent_at = record.intent_at or record.created_at
-    requests = store.ledger.requests() if store.ledger is not None else iter(())
-    return frozenset(request.key for request in requests if request.sent_at == sent_at and request.ended_at)
-
-
-class _EncodedRow(NamedTuple):
-    """A row as it is written to a batch."""
-
-    key: bytes
-    row: _Row
-    data: bytes
-    tokens: int
-
-
-def _encode(
-    pairs: Sequence[tuple[_Row, Call]], opened: _OpenBatch
-) -> tuple[list[_EncodedRow], list[tuple[_Row, LLMError]]]:
-    """Encode rows until the batch is full; return them, and those that cannot be sent."""
-    limits, wire = opened.client.limits, opened.client.wire
-    assert opened.file is not None  # noqa: S101 - it is being filled
-    rows, size, tokens = opened.file.rows, opened.file.size, opened.tokens
-    max_rows = min(limits.rows, opened.max_rows or limits.rows)
-    max_tokens = opened.max_tokens or limits.enqueued_tokens
-    now = time.time()
-    batch = opened.batch
-    encoded: list[_EncodedRow] = []
-    failures: list[tuple[_Row, LLMError]] = []
-    for row, call in pairs:
-        http = prepare_call(call, now, stream=False)
-        if not is_successful(http):
-            failures.append((row, http.failure()))
-            continue
-        request = http.unwrap()
-        if not opened.record.row_url:
-            opened.record = opened.record._replace(row_url=request.url)
-            batch = opened.batch
-        data = wire.encode_row(custom_id(row.item[1]), request, batch)
-        if len(data) > limits.size:
-            message = (
-                f"the request has {len(data):,} bytes; a batch of {call.target.provider.name} takes {limits.size:,}"
-            )
-            failures.append((row, InvalidRequest(path="$", message=message)))
-            continue
-        row_tokens = len(request.body) // BYTES_PER_TOKEN
-        over_tokens = max_tokens is not None and rows and tokens + row_tokens > max_tokens
-        if over_tokens or rows >= max_rows or size + len(data) > limits.size:
-            break
-        encoded.append(_EncodedRow(row.item[1], row._replace(dropped=request.dropped), data, row_tokens))
-        rows, size, tokens = rows + 1, size + len(data) + len(wire.separator), tokens + row_tokens
-    return encoded, failures
-
-
-@dataclass(slots=True)
-class _Collector:
-    """Decodes results of one batch and stores them, in a thread.
-
-    ``rows`` are the rows that a run waits for; results of other rows are stored as well. ``counted`` are keys that
-    another process recorded as ended before it died while it collected the batch.
-    """
-
-    target: Target
-    record: BatchRecord
-    store: Store
-    rows: Mapping[bytes, _Row] = field(default_factory=dict)
-    keys: frozenset[bytes] | None = None
-    is_confirmed: bool = False
-    counted: frozenset[bytes] = frozenset()
-    seen: set[bytes] = field(default_factory=set)
-    secrets: list[str] = field(init=False)
-    """Keys of the endpoint that no response may repeat."""
-    embeds: bool = field(init=False)
-
-    def __post_init__(self) -> None:
-        """Take what is the same for every row from the record and the target."""
-        self.secrets = long_keys(self.target.endpoint)
-        self.embeds = EMBEDS in self.record.values
-
-    def decode(self, decode: Callable[[], list[BatchRow]]) -> DecodedRows:
-        """Decode some rows; one that came before, because a download was repeated, is left out."""
-        if self.record.values.get("unconfirmed") and self.keys is None:
-            ledger = self.store.ledger.batches if self.store.ledger is not None else None
-            self.keys = frozenset(ledger.rows(self.record.token)) if ledger is not None else frozenset()
-        record = self.record
-        started_at = record.intent_at or record.created_at
-        cache_name = self.target.cache_name
-        filed: list[FiledRow] = []
-        entries: list[Entry] = []
-        ended: list[EndedRequest] = []
-        now = time.time()
-        for row in decode():
-            key = key_from_custom_id(row.custom_id)
-            if key is None or (self.keys is not None and key not in self.keys):
-                continue
-            self.is_confirmed = True
-            if key in self.seen:
-                continue
-            self.seen.add(key)
-            if row.reply is None:
-                filed.append(FiledRow(key, None, row.late))
-                continue
-            waiting = self.rows.get(key)
-            answer = Answer(
-                self._interpret(row.reply),
-                attempts=1,
-                started_at=started_at,
-                dropped=waiting.dropped if waiting is not None else (),
-                mode="batch",
-            )
-            value = pack_outcome(answer, key) if is_successful(answer.outcome) else None
-            if value is not None:
-                entries.append(Entry(key, value, cache_name, started_at))
-            if key not in self.counted:
-                ended.append(_ended_request(key, record, self.target, answer, started_at, now))
-            filed.append(FiledRow(key, answer, None, None if self.embeds else value))
-        return DecodedRows(filed, entries, ended)
-
-    def store_rows(self, decoded: DecodedRows) -> DecodedRows:
-        """Store the responses of decoded rows, and record their requests as ended."""
-        try:
-            if decoded.entries:
-                self.store.put_many(decoded.entries)
-            if decoded.ended and self.store.ledger is not None:
-                self.store.ledger.commit(LedgerBatch(ended=decoded.ended))
-        except Exception as error:
-            raise as_store_error(error) from error
-        return decoded
-
-    def _interpret(self, reply: HttpReply) -> Result[CompletionResponse, LLMError]:
-        provider, endpoint = self.target.provider, self.target.endpoint
-        if not self.embeds:
-            response = interpret(provider, reply)
-            if is_successful(response):
-                return response.map(partial(response_without_keys, self.secrets)) if self.secrets else response
-            return response.alt(partial(redact_error, endpoint=endpoint))
-        decoded: Result[CompletionResponse, LLMError] = interpret_embedding(provider, self._one_text, reply)
-        return decoded
-
-    @property
-    def _one_text(self) -> EmbedRequest:
-        """A request of the form of each row: the text itself is not needed to decode its vector."""
-        return EmbedRequest(self.target.model, ("",))
-
-
-def _ended_request(
-    key: bytes, record: BatchRecord, target: Target, answer: Answer, sent_at: float, now: float
-) -> EndedRequest:
-    if is_successful(answer.outcome):
-        response = answer.outcome.unwrap()
-        usage = response.usage
-        return EndedRequest(
-            key, record.run, target.cache_name, response.served_model, "done", "", sent_at, now,
-            usage.input_tokens, usage.output_tokens, usage.cached_input_tokens, usage.cache_write_tokens,
-            usage.reasoning_tokens,
-        )  # fmt: skip
-    error_type = error_type_name(answer.outcome.failure())
-    return EndedRequest(key, record.run, target.cache_name, "", "error", error_type, sent_at, now)

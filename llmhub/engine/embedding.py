@@ -29,7 +29,8 @@ from llmhub.core.serialization import is_corrupt
 from llmhub.core.token_estimate import estimate_tokens
 from llmhub.core.types import CompletionRequest, Message, Text, Usage
 from llmhub.core.vector_serialization import pack_vector, unpack_vector
-from llmhub.engine.batch_run import BatchPolicy, BatchRun
+from llmhub.engine.batch_policy import BatchPolicy
+from llmhub.engine.batch_run import BatchRun
 from llmhub.engine.cache_writer import CacheWriter
 from llmhub.engine.call import Answer, Call, Target
 from llmhub.engine.client import Client

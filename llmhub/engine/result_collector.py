@@ -49,7 +49,7 @@ class ResultCollector:
         self._reports_blocks = spec.reports_blocks
         self._reporter = reporter
         self._fail = fail
-        self._first_positions: dict[bytes, int] = {}
+        self.first_positions: dict[bytes, int] = {}
         self._duplicates: dict[int, list[int]] = {}
 
     def settle(self, position: int, outcome: RowOutcome) -> None:
@@ -125,7 +125,7 @@ class ResultCollector:
         unique: list[PlannedItem] = []
         for item in items:
             position = item[0]
-            first = self._first_positions.setdefault(item[1], position)
+            first = self.first_positions.setdefault(item[1], position)
             if first == position:
                 unique.append(item)
             elif (outcome := self.answer_of(first, item[1])) is not None:
@@ -140,6 +140,6 @@ class ResultCollector:
             self.without_duplicates(chunk)
             # Computing the keys of the remaining rows may take long; other tasks go on meanwhile.
             await asyncio.sleep(0)
-        for position in self._first_positions.values():
+        for position in self.first_positions.values():
             if not self.is_settled(position):
                 self.settle(position, cancelled_outcome())

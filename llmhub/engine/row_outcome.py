@@ -19,6 +19,8 @@ from llmhub.core.vector_serialization import StoredVector, is_vector, pack_vecto
 from llmhub.engine.call import Answer, Target
 
 RowOutcome: TypeAlias = Answer | StoredResponse
+PENDING_CODE: Final = "batched"
+"""Code of the `Cancelled` outcome of a row that is still in a batch at its provider."""
 CALLER_SPECIFIC_ERRORS: Final = (Cancelled, BudgetExceeded)
 """Failures that belong to one caller: equal requests of other callers have not failed."""
 

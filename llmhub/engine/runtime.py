@@ -27,7 +27,7 @@ from llmhub.engine.spending import Budgets, SharedBudget
 from llmhub.engine.store_access import StoreAccess
 
 if TYPE_CHECKING:
-    from llmhub.engine.batch_run import BatchPolicy
+    from llmhub.engine.batch_policy import BatchPolicy
     from llmhub.engine.embedding import EmbedResult, EmbedSpec
 
 

@@ -19,7 +19,7 @@ from returns.pipeline import is_successful
 from llmhub.core.cache_key import request_keyer, scoped_key
 from llmhub.core.errors import ConnectorError, LLMError, Unsupported, to_exception
 from llmhub.core.prepared import with_model
-from llmhub.engine.batch_run import BatchPolicy
+from llmhub.engine.batch_policy import BatchPolicy
 from llmhub.engine.call import Answer, Call, Target
 from llmhub.engine.fan_out_types import FanOutSpec, PlannedItem
 from llmhub.engine.request_redaction import restore_answer

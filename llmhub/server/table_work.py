@@ -24,10 +24,9 @@ from llmhub.api.tables import RunCaller, TableRun, apply_schema, build_table_run
 from llmhub.cache.store import Store
 from llmhub.core.errors import BadRequestError, Cancelled, ConnectorError, InvalidRequest, invalid
 from llmhub.core.types import CompletionRequest, Document, Image, Message, ToolResult
-from llmhub.engine.batch_run import PENDING_CODE
 from llmhub.engine.call import Answer, Call, Middleware, Send
 from llmhub.engine.event_loop import StopSignal, run_in_thread
-from llmhub.engine.row_outcome import as_answer
+from llmhub.engine.row_outcome import PENDING_CODE, as_answer
 from llmhub.engine.scheduling import BULK_LANE, SlotGroup
 from llmhub.server.batch_reservations import BatchReservations
 from llmhub.server.context import RequestContext

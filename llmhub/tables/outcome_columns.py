@@ -16,9 +16,8 @@ from returns.result import Failure
 from llmhub.core.errors import BudgetExceeded, Cancelled, LLMError, error_type_name
 from llmhub.core.serialization import StoredResponse, from_stored_parts
 from llmhub.core.types import ToolCall, join_text
-from llmhub.engine.batch_run import PENDING_CODE
 from llmhub.engine.call import Answer
-from llmhub.engine.row_outcome import RowOutcome, to_stored
+from llmhub.engine.row_outcome import PENDING_CODE, RowOutcome, to_stored
 from llmhub.tables.cost_columns import TokenColumns
 from llmhub.tables.schema import MICROSECONDS_PER_S, RESULTS
 

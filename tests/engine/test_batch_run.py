@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from decimal import Decimal
@@ -16,14 +17,20 @@ from returns.result import Failure
 
 import llmhub
 from llmhub.cache.sqlite import DiskCache
+from llmhub.cache.store import Entry
 from llmhub.config import Settings
-from llmhub.core.batch import BatchApi, BatchLimits
+from llmhub.core.batch import BatchApi, BatchLimits, BatchRow
 from llmhub.core.errors import BadRequestError, RateLimited, TimedOut
-from llmhub.engine import batch_run
+from llmhub.core.types import CompletionRequest, CompletionResponse
+from llmhub.engine import batch_client, batch_run, open_batch
 from llmhub.engine.batch_client import BatchClient
+from llmhub.engine.batch_results import BatchCollector
 from llmhub.engine.batch_run import BatchRun
+from llmhub.engine.call import Answer, Call
+from llmhub.engine.open_batch import WaitingRow
 from llmhub.sim import Simulator, SimulatorThread, serving
 from llmhub.sim.batch_store import SimBatches
+from llmhub.tables import prompt_batch, results
 
 MODELS = ("openai/gpt-4o-mini", "anthropic/claude-haiku-4-5", "google/gemini-2.5-flash")
 DAY = 86_400.0
@@ -179,7 +186,7 @@ def test_rows_that_batches_of_a_provider_cannot_have_are_not_sent_in_one(tmp_pat
 
 @pytest.mark.parametrize(("rows", "sizes"), [(50_001, {25_001}), (50_000, {None}), (99, {None})])
 def test_batches_with_a_minimum_are_of_even_size(rows: int, sizes: set[int | None]) -> None:
-    assert {batch_run.even_rows(rows, BatchLimits(rows=50_000, size=1, min_rows=100))} == sizes
+    assert {open_batch.even_rows(rows, BatchLimits(rows=50_000, size=1, min_rows=100))} == sizes
 
 
 @pytest.mark.parametrize("model", MODELS)
@@ -383,6 +390,41 @@ def test_a_batch_whose_creation_never_arrived_is_sent_again(
         table = complete(["a", "b"], model, hub)
         assert column(table, "status") == ["ok", "ok"]
         assert len(served.batches()) == 1
+
+
+def test_a_run_holds_no_object_for_each_of_its_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run of 100,000 rows fits into memory: neither its requests nor its answers are Python objects all at once."""
+    rows, kinds = 1_000, frozenset({Answer, CompletionResponse, Call, CompletionRequest, WaitingRow, BatchRow, Entry})
+    monkeypatch.setattr(batch_run, "BUILD_ROWS", 100)
+    monkeypatch.setattr(batch_client, "PIECE_BYTES", 32_768)
+    monkeypatch.setattr(prompt_batch, "CHUNK_SIZE", 100)
+    monkeypatch.setattr(results, "OUTCOMES_AT_ONCE", 100)
+    held, calls = defaultdict[str, list[int]](list), Counter[str]()
+
+    def watch(owner: Any, name: str) -> None:
+        function = getattr(owner, name)
+
+        def watched(*given: Any, **options: Any) -> Any:
+            found = function(*given, **options)
+            calls[name] += 1
+            if calls[name] % 5 == 1 and len(held[name]) < 3:
+                held[name].append(sum(1 for each in gc.get_objects() if type(each) in kinds))
+            return found
+
+        monkeypatch.setattr(owner, name, watched)
+
+    watch(BatchClient, "status")
+    watch(BatchCollector, "store_rows")
+    watch(results, "_segment_table")
+    with simulated(tmp_path) as (_, hub):
+        prompts = [f"question {number}" for number in range(rows)]
+        job = llmhub.submit({"q": prompts}, "{q}", model=MODELS[0], hub=hub, mode="batch", poll_s=0.02, progress=False)
+        table = job.result(30)
+        so_far = job.table()
+    assert column(table, "status") == ["ok"] * rows
+    assert column(so_far, "response") == column(table, "response")
+    assert set(held) == {"status", "store_rows", "_segment_table"}
+    assert max(map(max, held.values())) < rows, held  # there would be five for each row
 
 
 def test_a_batch_of_somebody_else_is_not_taken_for_ours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
