@@ -10,7 +10,7 @@ and then the value.
 - A reader may find another record, or none, where a reference points: the record was moved or replaced after the
   reader looked the reference up. It then looks the key up once more. If the record is not there (the file was deleted,
   or the machine crashed before it was on the disk), the value is `MISSING`, which counts as damaged.
-- Where the system lacks ``pread``, vectors are stored in the table like all other values. A program from before there
+- Where the system lacks ``pwritev``, vectors are stored in the table like all other values. A program from before there
   was this file takes references for values of a later version.
 """
 
@@ -31,12 +31,14 @@ from llmhub.core.vector_serialization import VECTOR_VERSION
 
 SUFFIX: Final = "-vectors"
 """What follows the name of the cache's file in the name of the file of its vectors."""
-IS_SUPPORTED: Final = hasattr(os, "pread")
+IS_SUPPORTED: Final = hasattr(os, "pwritev")
 """Whether the system reads and writes at an offset."""
 MIN_RECORD_BYTES: Final = 1024
 """Smaller vectors are stored in the table."""
-MAX_READ_BYTES, MAX_GAP_BYTES = 4 << 20, 32 << 10
+MAX_READ_BYTES, MAX_GAP_BYTES = 1 << 20, 16 << 10
 """Records that are close to each other are read at once, up to a size."""
+MAX_PARTS: Final = 1024
+"""Parts that are written at once: systems take no more."""
 UNSYNCED_BYTES: Final = 64 << 20
 """Size of the records after which the file is synchronized with the disk, as SQLite does with its log."""
 QUERY_KEYS: Final = 500
@@ -99,18 +101,27 @@ class Records:
     """Vectors of one model and time, to be written together; no two have the same key, and all keys the same length."""
 
     keys: Sequence[bytes]
-    sizes: Sequence[int]
-    data: bytes
+    values: Sequence[bytes]
     model: str
     created_at: float
 
     @classmethod
     def of(cls, entries: Iterable[Entry], created_at: float) -> Records:
         """Return the records of entries; the last entry of a key wins."""
-        values = {entry.key: entry for entry in entries}
-        data = b"".join([part for entry in values.values() for part in entry[:2]])
-        sizes = [len(entry.value) for entry in values.values()]
-        return cls(list(values), sizes, data, next(iter(values.values())).model, created_at)
+        model, values = "", {}
+        for key, value, model, _ in entries:  # noqa: B007 - the same for all
+            values[key] = value
+        return cls(list(values), list(values.values()), model, created_at)
+
+    @property
+    def key_size(self) -> int:
+        """The length of each key."""
+        return len(self.keys[0])
+
+    @property
+    def size(self) -> int:
+        """The size of all records."""
+        return sum(map(len, self.values)) + self.key_size * len(self.keys)
 
 
 class VectorFile:
@@ -147,12 +158,12 @@ class VectorFile:
         file.require_name(self._path)
         for statement in _CREATE:
             connection.execute(statement)
-        start = _allocate(connection, len(records.data))
-        file.write(records.data, start)
-        key_size, references = len(records.keys[0]), []
-        for size in records.sizes:
-            references.append(_REFERENCE.pack(_MAGIC, start, size))
-            start += key_size + size
+        total, key_size = records.size, records.key_size
+        start, references = _allocate(connection, total), []
+        file.write([part for record in zip(records.keys, records.values, strict=True) for part in record], start)
+        for value in records.values:
+            references.append(_REFERENCE.pack(_MAGIC, start, len(value)))
+            start += key_size + len(value)
         values = b"".join(references)
         count = len(records.keys)
         parameters = (count, b"".join(records.keys), key_size, values, records.model, records.created_at)
@@ -161,7 +172,7 @@ class VectorFile:
             old = [row for row in _references_of(connection, records.keys) if row[1] not in new]
             connection.execute(_PUT_ALL, parameters)
             _free(connection, old)
-        self._unsynced_bytes += len(records.data)
+        self._unsynced_bytes += total
 
     def read(self, connection: sqlite3.Connection, keys: Sequence[bytes], values: Sequence[bytes]) -> Sequence[bytes]:
         """Return the values of keys with vectors in the place of references."""
@@ -249,7 +260,7 @@ class VectorFile:
             kept.pop()
             target, room = gaps[at]
             gaps[at : at + 1] = [(target + length, room - length)] if room > length else []
-            file.write(file.read(start, length), target)
+            file.write([file.read(start, length)], target)
             moved.append((target, size, key))
         if moved:
             file.sync()  # the copies replace records that may have been on the disk for long
@@ -322,11 +333,15 @@ class _File:
             data += more
         return data
 
-    def write(self, data: bytes, start: int) -> None:
-        view = memoryview(data)
-        while view:
-            written = os.pwrite(self._descriptor, view, start)
-            view, start = view[written:], start + written
+    def write(self, parts: Sequence[bytes], start: int) -> None:
+        """Write parts one after the other, without joining them first."""
+        for first in range(0, len(parts), MAX_PARTS):
+            group = parts[first : first + MAX_PARTS]
+            size = sum(map(len, group))
+            written = os.pwritev(self._descriptor, group, start)
+            while written < size:  # the disk is nearly full, or a signal came
+                written += os.pwrite(self._descriptor, b"".join(group)[written:], start + written)
+            start += size
 
     def truncate(self, size: int) -> None:
         if os.fstat(self._descriptor).st_size > size:
