@@ -106,14 +106,16 @@ COMMIT;
 TABLES: Final = frozenset({"answers", "owners", "claims", "calls"})
 """Tables of a file that is set up."""
 _SCAN: Final = "SELECT rowid, key, value, model, created_at FROM answers WHERE rowid > ? ORDER BY rowid LIMIT ?"
-_PUT: Final = "INSERT OR REPLACE INTO answers (key, value, model, created_at) VALUES (?, ?, ?, ?)"
+_PUT: Final = "INSERT OR REPLACE INTO answers (key, value, model, created_at) VALUES "
 _PUT_JOINED: Final = """
 INSERT OR REPLACE INTO answers (key, value, model, created_at)
 WITH RECURSIVE place(n) AS (VALUES (0) UNION ALL SELECT n + 1 FROM place WHERE n + 1 < ?1)
 SELECT substr(?2, n * ?3 + 1, ?3), substr(?4, n * ?5 + 1, ?5), ?6, ?7 FROM place
 """
 MIN_JOINED_BYTES: Final = 2048
-"""Smaller values are inserted one by one. Between two rows the thread needs the GIL, which a busy event loop holds."""
+"""Smaller values are parameters of their own."""
+MAX_INSERTED_ROWS: Final = 100
+"""Rows of one statement, of four parameters each; SQLite's prepared statements are kept by their number of rows."""
 IN_RECORDS: Final = -1
 """In the place of the size of values, for vectors of any size that are written to the file of vectors together."""
 MAX_JOINED_ROWS: Final = 512
@@ -384,15 +386,17 @@ class _SqliteStore:
 
     def _put(self, connection: sqlite3.Connection, entries: Iterable[Entry]) -> bool:
         """Insert or replace entries in one transaction."""
-        now = time.time()
-        statements = list(_insertions(entries, now))  # others wait for the lock
+        statements = list(_insertions(entries, time.time()))  # others wait for the lock
+        if len(statements) == 1 and not isinstance(statement := statements[0], Records):
+            connection.execute(*statement)  # a transaction by itself, which takes less than three statements
+            return True
         with connection:
             connection.execute("BEGIN IMMEDIATE")
             for statement in statements:
                 if isinstance(statement, Records):
                     self._vectors.write(connection, statement)
                 else:
-                    connection.executemany(*statement)
+                    connection.execute(*statement)
         return True
 
     def _require_same_file(self) -> None:
@@ -532,23 +536,47 @@ def _create(connection: sqlite3.Connection) -> bool:
     return True
 
 
-def _insertions(entries: Iterable[Entry], now: float) -> Iterator[tuple[str, Iterable[Any]] | Records]:
-    """Yield statements with the parameters of each execution, or records of vectors.
+Statement: TypeAlias = tuple[str, Sequence[object]]
+"""A statement and its parameters."""
 
-    Large values of equal size become one execution.
+
+def _insertions(entries: Iterable[Entry], now: float) -> Iterator[Statement | Records]:
+    """Yield statements, or records of vectors.
+
+    Each inserts many rows, since between two statements the thread needs the GIL, which a busy event loop holds.
     """
+    entries = list(entries)
+    if all(map(_is_single, entries)):
+        yield from _row_insertions(entries)
+        return
+    single: list[tuple[bytes, bytes, str, float]] = []
     for (key_size, size, model, created_at), group in groupby(entries, _form):
-        rows, at = list(group), created_at or now
-        if size == IN_RECORDS:
-            yield Records.of(rows, at)
+        rows = list(group)
+        if size != IN_RECORDS and (size < MIN_JOINED_BYTES or len(rows) == 1):
+            single += [(key, value, model, created_at or now) for key, value, _, _ in rows]
             continue
-        if size < MIN_JOINED_BYTES or len(rows) == 1:
-            yield _PUT, [(key, value, model, at) for key, value, _, _ in rows]
+        yield from _row_insertions(single)  # before what follows, which may replace it
+        single = []
+        if size == IN_RECORDS:
+            yield Records.of(rows, created_at or now)
             continue
         for start in range(0, len(rows), MAX_JOINED_ROWS):
             part = rows[start : start + MAX_JOINED_ROWS]
             keys, values = b"".join([row.key for row in part]), b"".join([row.value for row in part])
-            yield _PUT_JOINED, [(len(part), keys, key_size, values, size, model, at)]
+            yield _PUT_JOINED, (len(part), keys, key_size, values, size, model, created_at or now)
+    yield from _row_insertions(single)
+
+
+def _row_insertions(rows: Sequence[tuple[bytes, bytes, str, float]]) -> Iterator[Statement]:
+    """Yield statements that insert rows in order."""
+    for start in range(0, len(rows), MAX_INSERTED_ROWS):
+        part = rows[start : start + MAX_INSERTED_ROWS]
+        yield _PUT + ", ".join(["(?, ?, ?, ?)"] * len(part)), [value for row in part for value in row]
+
+
+def _is_single(entry: Entry) -> bool:
+    """Return whether an entry is inserted as it is, in no group."""
+    return len(entry.value) < MIN_JOINED_BYTES and entry.created_at > 0 and not has_record(entry)
 
 
 def _form(entry: Entry) -> tuple[int, int, str, float]:

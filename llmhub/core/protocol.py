@@ -127,10 +127,10 @@ def interpret(provider: Provider, reply: HttpReply) -> Result[CompletionResponse
         if provider.wire.framing == "sse" and reply.body[:HEAD_SIZE].lstrip().startswith(SSE_FIELDS):
             return interpret_stream(provider, replace(reply, body=b""), [reply.body])
         parsed = parse_json_object(reply.body)
-        if not is_successful(parsed):
+        if not isinstance(parsed, Success):
             return Failure(_with_reply_context(provider, reply, _with_content_type(parsed.failure(), reply)))
         decoded = provider.wire.decode(parsed.unwrap())
-        if not is_successful(decoded):
+        if not isinstance(decoded, Success):
             return Failure(_with_reply_context(provider, reply, decoded.failure()))
         response = decoded.unwrap()
     return Success(_completed(provider, reply, response))

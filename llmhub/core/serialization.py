@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import struct
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from decimal import Decimal
 from functools import lru_cache
@@ -41,10 +41,11 @@ from llmhub.core.types import (
 
 VALUE_VERSION: Final = 2
 """Version of the layout, the first byte of a value."""
-
-
 Billing: TypeAlias = tuple[str, str, int | None]
 """What decides a cost besides the counts: the reported cost as text (or ``""``), service tier, 1-hour cache writes."""
+
+StoredUsage: TypeAlias = tuple[int | None, int | None, int | None, int | None, int | None]
+"""The first counts of `Usage`, in the order of its fields."""
 
 
 class StoredPart(msgspec.Struct, array_like=True, frozen=True, gc=False):
@@ -62,7 +63,7 @@ class StoredResponse(msgspec.Struct, array_like=True, frozen=True, gc=False):
 
     parts: str | list[StoredPart]
     finish_reason: FinishReason
-    usage: tuple[int | None, int | None, int | None, int | None, int | None]
+    usage: StoredUsage
     served_model: str
     request_id: str
     others: list[tuple[list[StoredPart], FinishReason]]
@@ -78,6 +79,9 @@ KINDS: Final = (Text, Image, Document, ToolCall, ToolResult, Reasoning, Refusal,
 """Part types by number. Values store the number: append, never reorder."""
 FINISH_REASONS: Final[tuple[FinishReason, ...]] = get_args(FinishReason)
 """Finish reasons by number. Values store the number: append, never reorder."""
+FINISH_REASON_NUMBERS: Final[Mapping[FinishReason, int]] = {
+    reason: index for index, reason in enumerate(FINISH_REASONS)
+}
 CHECKSUM_SIZE: Final = 4
 """Bytes of the CRC-32."""
 HEADER_SIZE: Final = 1 + CHECKSUM_SIZE
@@ -192,40 +196,92 @@ def pack(response: StoredResponse, key: bytes = b"") -> bytes:
 
     The module docstring describes the layout.
     """
-    body = _pack_text(response) or b"\0" + _ENCODER.encode(
-        # As values were written before there was a billing, which few responses have.
-        response if response.billing else msgspec.structs.astuple(response)[:-1]
+    parts, text = response.parts, None
+    if isinstance(parts, str) and not (response.others or response.forced_tool or response.billing):
+        text = _pack_text(
+            parts, response.finish_reason, response.usage, response.served_model, response.request_id,
+            response.latency_s, response.ttft_s, response.started_at, response.dropped,
+        )  # fmt: skip
+    return _with_checksum(
+        text
+        or b"\0"
+        + _ENCODER.encode(
+            # As values were written before there was a billing, which few responses have.
+            response if response.billing else msgspec.structs.astuple(response)[:-1]
+        ),
+        key,
     )
+
+
+def pack_response(
+    response: CompletionResponse,
+    key: bytes,
+    *,
+    latency_s: float | None,
+    ttft_s: float | None,
+    started_at: float,
+    dropped: tuple[str, ...],
+) -> bytes:
+    """Encode a response, with the latency and the time of its call, to the value for ``key``.
+
+    The value is that of `pack` for its stored form, which is not made for a single text.
+    """
+    parts, usage = response.parts, response.usage
+    if len(parts) == 1 and type(text := parts[0]) is Text and not (response.others or response.forced_tool):
+        counts = (
+            usage.input_tokens, usage.output_tokens, usage.cached_input_tokens, usage.cache_write_tokens,
+            usage.reasoning_tokens,
+        )  # fmt: skip
+        packed = None
+        if _to_billing(usage) is None:
+            packed = _pack_text(
+                text.text, response.finish_reason, counts, response.served_model, response.request_id,
+                latency_s, ttft_s, started_at, dropped,
+            )  # fmt: skip
+        if packed is not None:
+            return _with_checksum(packed, key)
+    stored = to_stored_response(response, latency_s=latency_s, ttft_s=ttft_s, started_at=started_at, dropped=dropped)
+    return pack(stored, key)
+
+
+def _with_checksum(body: bytes, key: bytes) -> bytes:
     return b"%c%b%b" % (VALUE_VERSION, crc32(body, checksum_seed(key)).to_bytes(CHECKSUM_SIZE, "little"), body)
 
 
-def _pack_text(response: StoredResponse) -> bytes | None:
+def _pack_text(  # noqa: PLR0917 - a value for each field of the layout
+    text: str,
+    finish_reason: FinishReason,
+    usage: StoredUsage,
+    served_model: str,
+    request_id: str,
+    latency_s: float | None,
+    ttft_s: float | None,
+    started_at: float,
+    dropped: tuple[str, ...],
+) -> bytes | None:
     """Encode a single text in `TEXT_LAYOUT`, without version and checksum; ``None`` if it does not fit."""
-    parts, usage, dropped = response.parts, response.usage, response.dropped
-    if not isinstance(parts, str) or response.others or response.forced_tool or response.billing:
-        return None
     if UNKNOWN_COUNT in usage:
         return None
     if dropped and any(SEPARATOR in name or not name for name in dropped):
         return None
     try:
-        text, served_model, request_id = parts.encode(), response.served_model.encode(), response.request_id.encode()
-        dropped_names = SEPARATOR.join(dropped).encode()
+        content, model, request = text.encode(), served_model.encode(), request_id.encode()
+        dropped_names = SEPARATOR.join(dropped).encode() if dropped else b""
         fixed = _TEXT_BODY.pack(
             IS_TEXT,
-            FINISH_REASONS.index(response.finish_reason),
+            FINISH_REASON_NUMBERS[finish_reason],
             *(usage if None not in usage else [UNKNOWN_COUNT if count is None else count for count in usage]),
-            math.nan if response.latency_s is None else response.latency_s,
-            math.nan if response.ttft_s is None else response.ttft_s,
-            response.started_at,
-            len(text),
-            len(served_model),
-            len(request_id),
+            math.nan if latency_s is None else latency_s,
+            math.nan if ttft_s is None else ttft_s,
+            started_at,
+            len(content),
+            len(model),
+            len(request),
             len(dropped_names),
         )
-    except (struct.error, ValueError):  # a count or length out of range, or a lone surrogate
+    except (struct.error, ValueError, KeyError):  # a count or length out of range, or a lone surrogate
         return None
-    return b"".join((fixed, text, served_model, request_id, dropped_names))
+    return b"".join((fixed, content, model, request, dropped_names))
 
 
 def unpack(value: bytes, key: bytes = b"") -> Result[StoredResponse, LLMError]:
@@ -299,7 +355,7 @@ def decode_response(value: bytes, key: bytes = b"") -> Result[CompletionResponse
 
 
 @lru_cache(maxsize=4096)
-def _to_usage(counts: tuple[int | None, int | None, int | None, int | None, int | None]) -> Usage:
+def _to_usage(counts: StoredUsage) -> Usage:
     """Return the `Usage` of stored counts; cached, because a few combinations are frequent."""
     return Usage(
         input_tokens=counts[0],

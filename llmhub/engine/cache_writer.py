@@ -16,6 +16,7 @@ from math import inf
 from typing import Final, TypeVar
 
 from returns.pipeline import is_successful
+from returns.result import Success
 
 from llmhub.cache.store import Entry, Store, StoreError, as_store_error
 from llmhub.core.serialization import is_corrupt
@@ -139,7 +140,7 @@ class CacheWriter:
 
         Return the key it is written under; ``None`` for an answer that is not written.
         """
-        if self.store is None or answer.cache_hit or not is_successful(answer.outcome):
+        if self.store is None or answer.cache_hit or not isinstance(answer.outcome, Success):
             return None
         # The response of another candidate is written under the key of the request to that candidate.
         key, target = answer.key or key, answer.target or call.target
@@ -171,6 +172,10 @@ class CacheWriter:
     def _append(self, entry: Entry) -> None:
         self._backlog.append(entry)
         self._backlog_bytes += len(entry.value)
+        if self._backlog_bytes > MAX_BACKLOG_BYTES:
+            self._drop_oldest()
+
+    def _drop_oldest(self) -> None:
         while self._backlog_bytes > MAX_BACKLOG_BYTES and len(self._backlog) > 1:
             self._backlog_bytes -= len(self._backlog.popleft().value)
             self._dropped += 1

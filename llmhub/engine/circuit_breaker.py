@@ -18,8 +18,7 @@ from math import inf
 from numbers import Integral, Real
 from typing import Any, Final, NamedTuple
 
-from returns.pipeline import is_successful
-from returns.result import Failure
+from returns.result import Failure, Success
 
 from llmhub.core.errors import Disconnected, LLMError, Overloaded, ServerError, TimedOut, invalid
 from llmhub.engine.call import Answer, Call, Middleware, Send
@@ -212,7 +211,7 @@ def circuit_breaker_middleware(circuit: Circuit, clock: Callable[[], float]) -> 
 def _record_answer(circuit: Circuit, answer: Answer, sent_at: float, clock: Callable[[], float]) -> None:
     """Update the circuit after an answer."""
     policy, state = circuit.policy, circuit.state
-    error = None if is_successful(answer.outcome) else answer.outcome.failure()
+    error = None if isinstance(answer.outcome, Success) else answer.outcome.failure()
     if error is not None and type(error) in PROVIDER_FAILURES:
         circuit.last_failure = error
         circuit.set_state(on_failure(policy, state, sent_at, clock()), str(error))

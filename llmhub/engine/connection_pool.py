@@ -55,7 +55,7 @@ class Connection(asyncio.Protocol):
         Called when the connection is closed.
     """
 
-    __slots__ = ("_on_closed", "_parser", "_transport", "_waiter", "idle_since", "is_open", "origin")
+    __slots__ = ("_on_closed", "_parser", "_transport", "_waiter", "idle_since", "is_open", "loop", "origin")
 
     def __init__(self, origin: Origin, on_closed: Callable[[Connection], None]) -> None:
         self.origin = origin
@@ -65,6 +65,7 @@ class Connection(asyncio.Protocol):
         self._parser: ReplyParser | None = None
         self._waiter: asyncio.Future[Reply] | None = None
         self._transport: Any = None
+        self.loop = asyncio.get_running_loop()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Set the transport."""
@@ -78,7 +79,7 @@ class Connection(asyncio.Protocol):
 
     async def exchange(self, request: bytes, max_body_bytes: int) -> Reply:
         """Send a request and return its reply; the connection is closed if that fails or is cancelled."""
-        waiter: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
+        waiter: asyncio.Future[Reply] = self.loop.create_future()
         self._waiter = waiter
         self._parser = ReplyParser(max_body_bytes)
         try:
@@ -266,7 +267,7 @@ class ConnectionPool:
                 self._waiting.remove(turn)
 
     def _release(self, connection: Connection) -> None:
-        now = connection.idle_since = asyncio.get_running_loop().time()
+        now = connection.idle_since = connection.loop.time()
         self._idle.setdefault(connection.origin, []).append(connection)
         if self._sweep is None:
             self._schedule_sweep(now + KEEP_ALIVE_S)

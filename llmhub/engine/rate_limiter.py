@@ -22,8 +22,7 @@ from math import inf
 from operator import attrgetter
 from typing import Final, NamedTuple
 
-from returns.pipeline import is_successful
-from returns.result import Failure
+from returns.result import Failure, Success
 
 from llmhub.core.errors import LLMError, RateLimited
 from llmhub.core.provider import RateLimitInfo
@@ -451,7 +450,7 @@ class RateLimiter:
         """Release a permit and learn from the answer."""
         limiter.in_flight -= 1
         now = self._clock()
-        error = None if is_successful(answer.outcome) else answer.outcome.failure()
+        error = None if isinstance(answer.outcome, Success) else answer.outcome.failure()
         rate_limited = isinstance(error, RateLimited)
         if isinstance(error, RateLimited):
             before = limiter.refusals

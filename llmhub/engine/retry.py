@@ -14,7 +14,7 @@ from math import inf
 from numbers import Integral, Real
 from typing import Any, Final
 
-from returns.pipeline import is_successful
+from returns.result import Success
 
 from llmhub.core.errors import LLMError, error_type_name, invalid, is_transient, retry_after_s
 from llmhub.engine.call import Answer, Call, Middleware, Send
@@ -144,7 +144,7 @@ def retry_middleware(
     def wrap(send: Send) -> Send:
         async def send_with_retries(call: Call) -> Answer:
             answer = await send(call)
-            if is_successful(answer.outcome):
+            if isinstance(answer.outcome, Success):
                 return answer
             first, failed_at = answer, clock()
             start = failed_at - (answer.total_s or 0.0)
@@ -172,9 +172,9 @@ def retry_middleware(
                 requests += answer.attempts
                 billed += answer.billed_failures
                 uncertain += answer.uncertain_requests
-                if is_successful(answer.outcome):
+                if isinstance(answer.outcome, Success):
                     break
-            if not is_successful(answer.outcome) and is_transient(error := answer.outcome.failure()):
+            if not isinstance(answer.outcome, Success) and is_transient(error := answer.outcome.failure()):
                 note("give_up", call.target.name, f"{error_type_name(error)} after {requests} requests")
             if answer is first:
                 return answer

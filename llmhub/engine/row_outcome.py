@@ -9,12 +9,11 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Final, TypeAlias
 
-from returns.pipeline import is_successful
 from returns.result import Failure, Result, Success
 
 from llmhub.core.embedding import EmbeddingResponse
 from llmhub.core.errors import BudgetExceeded, Cancelled, Disconnected, LLMError
-from llmhub.core.serialization import StoredResponse, from_stored_response, pack, to_stored_response, unpack
+from llmhub.core.serialization import StoredResponse, from_stored_response, pack_response, to_stored_response, unpack
 from llmhub.core.vector_serialization import StoredVector, is_vector, pack_vector, unpack_vector
 from llmhub.engine.call import Answer, Target
 
@@ -70,7 +69,14 @@ def pack_outcome(answer: Answer, key: bytes) -> bytes:
     response = answer.outcome.unwrap()
     if isinstance(response, EmbeddingResponse):
         return pack_vector(response, key, latency_s=answer.latency_s or 0.0, started_at=answer.started_at)
-    return pack(to_stored(answer), key)
+    return pack_response(
+        response,
+        key,
+        latency_s=answer.latency_s,
+        ttft_s=answer.ttft_s,
+        started_at=answer.started_at,
+        dropped=answer.dropped,
+    )
 
 
 def as_answer(outcome: RowOutcome) -> Answer:
@@ -82,7 +88,7 @@ def for_duplicate(outcome: RowOutcome) -> RowOutcome:
     """Return the outcome for another row with an equal request: a cache hit without attempts or cost."""
     if isinstance(outcome, StoredResponse):
         return outcome
-    success = is_successful(outcome.outcome)
+    success = isinstance(outcome.outcome, Success)
     if success and outcome.target is None and not isinstance(outcome.outcome.unwrap(), EmbeddingResponse):
         return to_stored(outcome)
     return replace(
@@ -98,7 +104,7 @@ def for_duplicate(outcome: RowOutcome) -> RowOutcome:
 
 def is_failure(outcome: RowOutcome) -> bool:
     """Return whether the outcome is a failure."""
-    return isinstance(outcome, Answer) and not is_successful(outcome.outcome)
+    return isinstance(outcome, Answer) and not isinstance(outcome.outcome, Success)
 
 
 def is_shareable(outcome: RowOutcome) -> bool:

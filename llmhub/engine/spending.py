@@ -16,8 +16,7 @@ from fractions import Fraction
 from math import ceil
 from typing import Final, cast
 
-from returns.pipeline import is_successful
-from returns.result import Failure
+from returns.result import Failure, Success
 
 from llmhub.core.budget import Budget, BudgetDecision, check_budget, nano_to_usd, reconcile, reserve
 from llmhub.core.errors import (
@@ -325,7 +324,7 @@ def _billed_nano_usd(answer: Answer, max_cost: int, target: Target, prices: Targ
     """Return the cost of an attempt from the provider's token counts, or its maximum if they are missing."""
     if answer.cache_hit:
         return 0
-    if is_successful(answer.outcome):
+    if isinstance(answer.outcome, Success):
         response = answer.outcome.unwrap()
         price = prices.lookup(target, response.served_model)
         # The maximum is 0 for a call that is allowed without a price.

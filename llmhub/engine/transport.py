@@ -27,7 +27,6 @@ from secrets import token_urlsafe
 from typing import Any, Final, NamedTuple, TypeVar
 
 import aiohttp
-from returns.pipeline import is_successful
 from returns.result import Failure, Result, Success
 from yarl import URL
 
@@ -185,7 +184,7 @@ class Transport:
         observed = take_request()
         streaming = call.stream or call.is_delivered
         prepared = prepare_call(call, now, stream=streaming)
-        if not is_successful(prepared):
+        if not isinstance(prepared, Success):
             answer = Answer(outcome=Failure(prepared.failure()), total_s=0.0)
             finish_failed_request(observed, call, answer, now)
             return answer
@@ -213,7 +212,7 @@ class Transport:
             self._timed_out.discard(task)
         latency_s = time.perf_counter() - start
         billed_failures: tuple[BilledFailure, ...] = ()
-        if not is_successful(outcome):
+        if not isinstance(outcome, Success):
             failure = redact_error(_with_address(outcome.failure(), call, request), target.endpoint)
             if observer.has_delivered:
                 # A stream of which chunks were delivered must not start again.
@@ -276,7 +275,8 @@ class Transport:
             reply = replace(reply, body=body)
         embed_request = call.embed_request
         if embed_request is None:
-            return interpret(provider, reply).map(partial(response_without_keys, known.keys))
+            interpreted = interpret(provider, reply)
+            return interpreted.map(partial(response_without_keys, known.keys)) if known.keys else interpreted
         return interpret_embedding(provider, embed_request, reply).map(partial(_without_keys_in_id, known.keys))
 
     async def _send_direct(
@@ -528,7 +528,7 @@ class Transport:
             if not reply.closed:
                 reply.close()
         outcome = decoder.close(deltas).map(partial(response_without_keys, keys))
-        if is_successful(outcome):
+        if isinstance(outcome, Success):
             observer.on_deltas(last)
             observer.on_end(outcome.unwrap())
         return outcome
@@ -865,7 +865,7 @@ def _rate_limit_info(target: Target, reply: HttpReply | None) -> RateLimitInfo |
 
 def _is_uncertain(outcome: Outcome) -> bool:
     """Return whether a request may have been answered, and charged, without its reply arriving."""
-    if is_successful(outcome):
+    if isinstance(outcome, Success):
         return False
     error = outcome.failure()
     return isinstance(error, (TimedOut, Disconnected)) and error.code != NOT_CONNECTED
@@ -879,5 +879,5 @@ def _billed_failures(target: Target, observer: _ResponseObserver) -> tuple[Bille
     usage = usage_so_far(observer.deltas)
     if not observer.deltas:
         payload = parse_json_object(reply.body)
-        usage = target.provider.wire.decode_usage(payload.unwrap()) if is_successful(payload) else NO_USAGE
+        usage = target.provider.wire.decode_usage(payload.unwrap()) if isinstance(payload, Success) else NO_USAGE
     return (BilledFailure(target, usage),) if usage != NO_USAGE else ()

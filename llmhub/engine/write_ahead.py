@@ -18,7 +18,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Final, Literal, Protocol, TypeAlias, get_args
 
-from returns.pipeline import is_successful
+from returns.result import Success
 
 from llmhub.cache.store import (
     ClaimRequest,
@@ -26,6 +26,7 @@ from llmhub.cache.store import (
     Claims,
     EndedRequest,
     LedgerBatch,
+    LedgerState,
     SentRequest,
     Store,
     StoreError,
@@ -33,13 +34,14 @@ from llmhub.cache.store import (
 )
 from llmhub.core.cache_key import request_key
 from llmhub.core.errors import LLMError, error_type_name
-from llmhub.core.types import NO_USAGE, Usage
+from llmhub.core.types import NO_USAGE
 from llmhub.engine.call import Answer, Call, Send
 from llmhub.engine.event_loop import run_in_thread
 from llmhub.engine.row_outcome import RowOutcome, cancelled_outcome, is_failure
 
 COMMIT_INTERVAL_S: Final = 0.005
-"""Minimum time between two commits that a request waits for; the first one after a pause starts at once."""
+"""Minimum time between two commits that a request waits for, unless as many wait as are being answered; the first one
+after a pause starts at once."""
 MANY_CALLS: Final = 64
 """Single calls at once for which commits are gathered as for a run."""
 MAX_DELAY_S: Final = 0.1
@@ -124,11 +126,14 @@ def write_ahead_middleware(send: Send) -> Send:
             raise
         if log.failure and context.strict:
             return cancelled_outcome(context.requests_sent)
+        log.unanswered += 1
         try:
             answer = await send(call)
         except BaseException:
             log.log_ended(EndedRequest(key, run_id, target.cache_name, "", "ambiguous", "", sent_at, time.time()))
             raise
+        finally:
+            log.unanswered -= 1
         log.log_ended(to_ended_request(key, run_id, call, answer, sent_at))
         return answer
 
@@ -138,27 +143,20 @@ def write_ahead_middleware(send: Send) -> Send:
 def to_ended_request(key: bytes, run_id: bytes, call: Call, answer: Answer, sent_at: float) -> EndedRequest:
     """Return the ledger entry of a request that was answered."""
     ended_at, model = time.time(), call.target.cache_name
-    if is_successful(answer.outcome):
+    state: LedgerState
+    if isinstance(answer.outcome, Success):
         response = answer.outcome.unwrap()
-        ended = EndedRequest(key, run_id, model, response.served_model, "done", "", sent_at, ended_at)
-        return _with_usage(ended, response.usage)
-    usage = answer.billed_failures[-1].usage if answer.billed_failures else NO_USAGE
-    error_type = error_type_name(answer.outcome.failure())
-    return _with_usage(EndedRequest(key, run_id, model, "", "error", error_type, sent_at, ended_at), usage)
-
-
-def _with_usage(ended: EndedRequest, usage: Usage) -> EndedRequest:
+        served_model, state, error_type, usage = response.served_model, "done", "", response.usage
+    else:
+        usage = answer.billed_failures[-1].usage if answer.billed_failures else NO_USAGE
+        served_model, state, error_type = "", "error", error_type_name(answer.outcome.failure())
     cost = usage.reported_cost_usd
-    return ended._replace(
-        input_tokens=usage.input_tokens,
-        output_tokens=usage.output_tokens,
-        cached_input_tokens=usage.cached_input_tokens,
-        cache_write_tokens=usage.cache_write_tokens,
-        reasoning_tokens=usage.reasoning_tokens,
-        cache_write_1h_tokens=usage.cache_write_1h_tokens,
-        service_tier=usage.service_tier,
-        reported_cost_usd="" if cost is None else str(cost),
-    )
+    # Every field by position, since keywords and `_replace` take longer.
+    return EndedRequest(
+        key, run_id, model, served_model, state, error_type, sent_at, ended_at,
+        usage.input_tokens, usage.output_tokens, usage.cached_input_tokens, usage.cache_write_tokens,
+        usage.reasoning_tokens, usage.cache_write_1h_tokens, usage.service_tier, "" if cost is None else str(cost),
+    )  # fmt: skip
 
 
 class WriteAheadLog:
@@ -178,6 +176,8 @@ class WriteAheadLog:
         self.resend_ambiguous = ambiguous == "resend"
         self.shared_claims = 0
         """Claims so far for which another process may have answered or held keys since the one before."""
+        self.unanswered = 0
+        """Recorded requests that were sent and are not answered yet."""
         self.failure = ""
         self._runs = self._single_calls = 0
         self._pending: list[PendingWrites] = []
@@ -193,6 +193,8 @@ class WriteAheadLog:
         self._timer: asyncio.Handle | None = None
         self._commit: asyncio.Task[None] | None = None
         self._heartbeat: asyncio.Task[None] | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._is_due = False
         self._last_commit = self._commit_due = 0.0
         self._unreleased: dict[bytes, None] = {}
 
@@ -376,7 +378,8 @@ class WriteAheadLog:
 
     def log_sent(self, sent: SentRequest) -> asyncio.Future[None]:
         """Record a request that is about to be sent. The returned future completes when the entry is durable."""
-        durable = asyncio.get_running_loop().create_future()
+        loop = self._loop = self._loop or asyncio.get_running_loop()
+        durable = loop.create_future()
         if self.failure:
             durable.set_result(None)
             return durable
@@ -384,8 +387,13 @@ class WriteAheadLog:
             self._urgent.unsent.pop(sent.key, None)
         self._urgent.sent.append(sent)
         self._durable_futures.append(durable)
-        if len(self._durable_futures) == 1:
+        waiting = len(self._durable_futures)
+        if waiting == 1:
             self._schedule_commit(0.0)
+        elif waiting >= self.unanswered and not self._is_due:
+            # Most of the others wait as well, so there is little to gather.
+            self._is_due = True
+            self._schedule_commit(0.0, at_once=True)
         return durable
 
     def log_unsent(self, key: bytes) -> None:
@@ -428,12 +436,14 @@ class WriteAheadLog:
             self._deferred.due = asyncio.get_running_loop().time() + MAX_DELAY_S
             self._schedule_commit(MAX_DELAY_S)
 
-    def _schedule_commit(self, delay_s: float) -> None:
+    def _schedule_commit(self, delay_s: float, *, at_once: bool = False) -> None:
         """Schedule a commit after ``delay_s``, but not before the commit interval has passed since the last one."""
         if self._commit is not None:
             return
         loop = asyncio.get_running_loop()
-        due = max(loop.time() + delay_s, self._last_commit + self._commit_interval_s())
+        due = loop.time()
+        if not at_once:
+            due = max(due + delay_s, self._last_commit + self._commit_interval_s())
         if self._timer is not None:
             if self._commit_due <= due:
                 return
@@ -453,7 +463,7 @@ class WriteAheadLog:
             self._timer.cancel()
             self._timer = None
         loop = asyncio.get_running_loop()
-        self._last_commit = loop.time()
+        self._last_commit, self._is_due = loop.time(), False
         unflushed = [pending for pending in self._pending if not pending.try_flush()]
         deferred = _DeferredWrites()
         if self._deferred.due and self._deferred.due <= self._last_commit + COMMIT_INTERVAL_S:
