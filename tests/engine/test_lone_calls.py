@@ -12,6 +12,7 @@ from uuid import uuid4
 import pytest
 
 from llmhub.cache.sqlite import DiskCache
+from llmhub.cache.store import SentRequest, StoreError
 from llmhub.core.types import CompletionRequest, Message
 from llmhub.engine import write_ahead
 from llmhub.engine.call import Call
@@ -63,6 +64,43 @@ def test_calls_in_turn_start_no_thread(hub: Hub, monkeypatch: pytest.MonkeyPatch
         return len(started)
 
     assert submit(in_turn()).result(30) == 0
+
+
+class NothingPending:
+    """A run without responses to write."""
+
+    def on_store_failure(self, error: StoreError) -> None:
+        raise error
+
+    def try_flush(self) -> bool:
+        return True
+
+    async def flush_pending(self) -> None:
+        pass
+
+
+async def test_requests_are_recorded_once_as_many_wait_as_are_being_answered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(write_ahead, "COMMIT_INTERVAL_S", 600.0)
+    store, run = DiskCache(tmp_path / "runs.db").open(), NothingPending()
+    log = write_ahead.WriteAheadLog(store)
+    log.register_run(run)
+
+    def record(number: int) -> asyncio.Future[None]:
+        return log.log_sent(SentRequest(bytes([number]) * 32, bytes(16), "openai/gpt-4o-mini", 1.0))
+
+    await record(0)
+    log.unanswered = 2
+    first = record(1)
+    for _ in range(10):
+        await asyncio.sleep(0)
+    assert not first.done()
+    await asyncio.wait_for(asyncio.gather(first, record(2)), 30)
+    assert store.ledger is not None
+    assert [request.state for request in store.ledger.requests()] == ["sent"] * 3
+    await log.unregister_run(run)
+    store.close()
 
 
 def test_equal_calls_at_once_are_sent_once(hub: Hub, simulator: SimulatorThread) -> None:

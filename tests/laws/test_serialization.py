@@ -22,6 +22,7 @@ from llmhub.core.serialization import (
     encode_response,
     from_stored_response,
     pack,
+    pack_response,
     to_stored_response,
     unpack,
 )
@@ -301,6 +302,10 @@ def test_stored_responses_round_trip(
     assert decode_response(encode_response(response)).unwrap() == response
     stored = to_stored_response(response, latency_s=latency_s, ttft_s=ttft_s, started_at=started_at, dropped=dropped)
     assert from_stored_response(stored) == response
+    directly = pack_response(
+        response, b"key", latency_s=latency_s, ttft_s=ttft_s, started_at=started_at, dropped=dropped
+    )
+    assert directly == pack(stored, b"key")
     again = unpack(pack(stored)).unwrap()
     assert from_stored_response(again) == response
     assert (again.latency_s, again.ttft_s, again.started_at, again.dropped) == (latency_s, ttft_s, started_at, dropped)
