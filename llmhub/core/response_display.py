@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
+from llmhub.core.recording import is_recording
 from llmhub.core.types import (
     CompletionResponse,
     Document,
@@ -34,8 +35,9 @@ from llmhub.formatting.html import (
 from llmhub.formatting.text import MAX_LINE_LENGTH, single_line
 
 DISPLAYED_IMAGE_TYPES: Final = frozenset({"image/png", "image/jpeg", "image/gif", "image/webp"})
-BASE64_IMAGE: Final = re.compile(r"[A-Za-z0-9+/]{1,8000000}={0,2}")
-"""Image data small enough to be embedded."""
+PLAYED_AUDIO_TYPES: Final = frozenset({"audio/wav", "audio/mpeg", "audio/aac", "audio/flac", "audio/ogg"})
+BASE64_MEDIA: Final = re.compile(r"[A-Za-z0-9+/]{1,8000000}={0,2}")
+"""Data of an image or a recording small enough to be embedded."""
 IMAGE_STYLE: Final = "max-width:32em;max-height:32em;margin:4px 0"
 
 
@@ -68,6 +70,7 @@ def response_repr(response: CompletionResponse, facts: Sequence[str] | None = No
     refusal = [f"refused: {single_line(response.refusal)!r}"] if response.refusal else []
     images = len(response.images)
     media = [f"{images} image{'s' if images > 1 else ''}"] if images else []
+    media += ["a recording"] if any(map(is_recording, response.parts)) else []
     calls = [f"calls {single_line(call.name, 60)}" for call in response.tool_calls]
     shown = [single_line(fact, 80) for fact in (response_facts(response) if facts is None else facts)]
     return f"{type(response).__name__}({', '.join([quoted, *length, *media, *refusal, *calls, *shown])})"
@@ -105,9 +108,16 @@ def _part_html(part: Part) -> Html:
 
 def _image_html(part: Image) -> Html:
     """Embed image data; an image given by URL is named, but not fetched."""
-    if part.data and part.media_type in DISPLAYED_IMAGE_TYPES and BASE64_IMAGE.fullmatch(part.data):
+    if part.data and part.media_type in DISPLAYED_IMAGE_TYPES and BASE64_MEDIA.fullmatch(part.data):
         return Html(f'<img alt="" style="{IMAGE_STYLE}" src="data:{part.media_type};base64,{part.data}">')
     return _labelled("image", part.url or part.media_type)
+
+
+def _document_html(part: Document) -> Html:
+    """Embed a recording; any other file is named."""
+    if part.media_type in PLAYED_AUDIO_TYPES and BASE64_MEDIA.fullmatch(part.data):
+        return Html(f'<audio controls src="data:{part.media_type};base64,{part.data}"></audio>')
+    return _labelled("document", part.name or part.url or part.media_type)
 
 
 def _labelled(kind: str, name: str) -> Html:
@@ -135,7 +145,7 @@ def _tool_result_html(part: ToolResult) -> Html:
 PART_RENDERERS: Final[Mapping[type, Callable[[Any], Html]]] = {
     Text: lambda part: markdown_block(part.text),
     Image: _image_html,
-    Document: lambda part: _labelled("document", part.name or part.url or part.media_type),
+    Document: _document_html,
     ToolCall: _tool_call_html,
     ToolResult: _tool_result_html,
     Reasoning: _reasoning_html,

@@ -359,6 +359,8 @@ def test_recording_is_kept_with_its_media_type_and_sent_back_by_its_id() -> None
     response = whole(chat_reply({"content": None, "audio": RECORDING}))
     assert response.parts == (Text("Hello"), Document(data="UklGRgA=", media_type="audio/wav", name="audio_1"))
     assert decode_response(encode_response(response)).unwrap().parts == response.parts
+    assert '<audio controls src="data:audio/wav;base64,UklGRgA=">' in response._repr_html_()
+    assert "a recording" in repr(response)
     turns = Message("user", "q"), Message("assistant", response.parts), Message("user", "more")
     assert sent("openai", *turns)["messages"][1] == {"role": "assistant", "content": None, "audio": {"id": "audio_1"}}
     assert sent("azure", *turns)["messages"][1]["audio"] == {"id": "audio_1"}
