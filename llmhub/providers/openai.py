@@ -17,7 +17,7 @@ from llmhub.core.batch import BatchApi
 from llmhub.core.errors import InvalidRequest, LLMError
 from llmhub.core.pricing import Price, scaled_price
 from llmhub.core.provider import Endpoint, PackLimits
-from llmhub.core.types import CompletionRequest, Payload, Reasoning
+from llmhub.core.types import CacheMark, CompletionRequest, Payload, Reasoning
 from llmhub.providers.model_profiles import (
     InputModalities,
     ModelProfiles,
@@ -44,8 +44,8 @@ def adapt_chat(payload: Payload) -> Payload:
 
 
 def adapt_responses(payload: Payload) -> Payload:
-    """Ask only a model that reasons for its encrypted reasoning."""
-    if is_reasoning_model(as_text(payload.get("model"))):
+    """Ask only a model that reasons for its encrypted reasoning; a gateway's name of one begins with its maker."""
+    if is_reasoning_model(as_text(payload.get("model")).rpartition("/")[2]):
         return payload
     include = [name for name in as_list(payload.get("include")) if name != openai_responses.ENCRYPTED_REASONING]
     return {**drop_field("include", payload), **({"include": include} if include else {})}
@@ -189,5 +189,12 @@ ENTRIES: Final = (
         "OPENAI_API_KEY",
         price_listing=PriceListing("openai", adjust=add_service_tiers),
         environment_variables=(("api_key", "OPENAI_API_KEY"), ("base_url", "OPENAI_BASE_URL")),
+    ),
+    openai_compatible(
+        "compatible-responses",
+        wire=openai_responses.WIRE,
+        locate=completion_url("", RESPONSES_PATH),
+        adapt=adapt_responses,
+        refused_parts=(CacheMark,),
     ),
 )

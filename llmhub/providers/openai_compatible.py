@@ -50,7 +50,7 @@ from llmhub.providers.vendor import (
     rename_field,
     same_payload,
 )
-from llmhub.wire import openai_chat, openai_completions, openai_embeddings, openai_responses
+from llmhub.wire import openai_chat, openai_completions, openai_embeddings
 
 CHAT_PATH: Final = "/chat/completions"
 RESPONSES_PATH: Final = "/responses"
@@ -222,12 +222,6 @@ ENTRIES: Final = (
         takes_recordings=True,
         takes_answer_images=True,
         embeddings=openai_embeddings.WIRE,
-    ),
-    openai_compatible(
-        "compatible-responses",
-        wire=openai_responses.WIRE,
-        locate=completion_url("", RESPONSES_PATH),
-        refused_parts=(CacheMark,),
     ),
     text_completions("compatible"),
 )

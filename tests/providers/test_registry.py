@@ -227,6 +227,9 @@ def test_minimum_of_output_tokens_is_openais_own() -> None:
         error = prepare(PROVIDERS[name], build_endpoint(name), request, 0.0).failure()
         assert (type(error), error.path) == (errors.InvalidRequest, "$.max_tokens")
     assert json.loads(prepared("compatible-responses", max_tokens=12).body)["max_output_tokens"] == 12
+    assert "include" in json.loads(prepared("compatible-responses", model="gpt-5").body)
+    for model in ("gpt-4o-mini", "openai/gpt-4o-mini"):  # which have no encrypted reasoning
+        assert "include" not in json.loads(prepared("compatible-responses", model=model).body)
 
 
 def test_o3_mini_takes_stop() -> None:
