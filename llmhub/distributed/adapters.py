@@ -318,8 +318,8 @@ def duckdb_function(con: Any, name: str, job: DistributedJob, columns: Mapping[s
     Raises
     ------
     BadRequestError
-        The job needs other columns or has several results for a row, a type is unknown, or the job has no cache that
-        processes of this host reach.
+        The job needs other columns or has several results for a row, a type is unknown, DuckDB has a function of its
+        own of that name, or the job has no cache that processes of this host reach.
 
     Examples
     --------
@@ -340,7 +340,7 @@ def duckdb_function(con: Any, name: str, job: DistributedJob, columns: Mapping[s
         raise invalid("job", "must have one result for each row, for a function of SQL: one model, and n=1")
     job.require_store("DuckDB", one_host=True)
     try:
-        nulls = ", ".join(f"NULL::{kind}" for kind in columns.values())
+        nulls = ", ".join(f"NULL::{con.sqltype(kind)}" for kind in columns.values())
         arguments = con.sql(f"SELECT {nulls}")
     except library.Error as error:
         raise invalid("columns", f"must have SQL types: {error}") from error
@@ -362,7 +362,10 @@ def duckdb_function(con: Any, name: str, job: DistributedJob, columns: Mapping[s
     returns = con.struct_type(dict(zip(results.columns, results.types, strict=True)))
     # Side effects: DuckDB neither folds a call of constants while it plans nor takes equal calls for one.
     options: dict[str, Any] = {"type": "arrow", "null_handling": "special", "side_effects": True}
-    con.create_function(name, with_parameters(complete, list(columns)), arguments.types, returns, **options)
+    try:
+        con.create_function(name, with_parameters(complete, list(columns)), arguments.types, returns, **options)
+    except library.Error as error:
+        raise invalid("name", f"{name!r} is no name for a function: {error}") from error
     return con
 
 
