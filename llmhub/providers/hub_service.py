@@ -17,7 +17,7 @@ from llmhub.core.provider import EmbedWire, Endpoint, PackLimits, Provider
 from llmhub.core.types import CacheMark, Payload, Reasoning
 from llmhub.providers.openai_compatible import openai_compatible
 from llmhub.providers.registry import PROVIDERS
-from llmhub.wire import openai_embeddings
+from llmhub.wire import openai_chat, openai_embeddings
 
 API_PATH: Final = "/v1"
 LANE_HEADER: Final = "x-llmhub-lane"
@@ -53,6 +53,7 @@ def _provider(name: str, *, has_embeddings: bool) -> Provider:
 
     return openai_compatible(
         name,
+        wire=openai_chat.SIGNED_WIRE,
         refused_parts=(Reasoning, CacheMark),
         takes_tool_images=True,
         takes_document_urls=True,

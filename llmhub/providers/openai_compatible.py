@@ -148,13 +148,13 @@ def openai_compatible(
         Whether its limit of tokens counts ``max_tokens`` as a request arrives, however few of them are used.
     """
     checks = (partial(check_parts, name, frozenset(refused_parts)), *checks)
-    if wire is openai_chat.WIRE and not takes_reasoning_details:
+    if wire.name == openai_chat.WIRE.name and not takes_reasoning_details:
         checks = (*checks, partial(check_reasoning_details, name))
-    if wire is openai_chat.WIRE and not (takes_tool_images and takes_document_urls):
+    if wire.name == openai_chat.WIRE.name and not (takes_tool_images and takes_document_urls):
         checks = (*checks, partial(check_media, name, takes_tool_images, takes_document_urls))
     if not takes_recordings:
         checks = (*checks, partial(check_recordings, name))
-    if wire is openai_chat.WIRE and not takes_answer_images:
+    if wire.name == openai_chat.WIRE.name and not takes_answer_images:
         checks = (*checks, partial(check_answer_images, name))
     provider = Provider(
         name,
@@ -217,6 +217,7 @@ def rename_reasoning(name: str, payload: Payload) -> Payload:
 ENTRIES: Final = (
     openai_compatible(
         "compatible",
+        wire=openai_chat.SIGNED_WIRE,
         refused_parts=(CacheMark,),
         takes_reasoning_details=True,
         takes_recordings=True,

@@ -8,6 +8,8 @@ What differs here:
   never sent a finish reason.
 - Compatible servers send content as a list, reasoning under another name, tool calls without an index or an id, and
   errors inside a 200. A call without an id gets one generated from its response's id, name and arguments.
+- Gemini's signature of a call is in ``extra_content``, and its second turn is refused without it
+  (https://ai.google.dev/gemini-api/docs/thought-signatures, read 2026-11-30).
 - Gateways have a model's images in ``images`` beside the text, and take them back there.
 - Earlier reasoning is sent back; a provider that rejects it refuses it before the request is encoded.
 
@@ -18,6 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Final
 
 from returns.pipeline import is_successful
@@ -137,8 +140,8 @@ RESPONSE_METADATA: Final = {"search_results": "search_result", "images": "search
 """The same at the top of a response: as Perplexity has them, and one object of OpenAI."""
 
 
-def encode(request: CompletionRequest) -> Result[Payload, LLMError]:
-    """Encode a request as a Chat Completions body."""
+def encode(request: CompletionRequest, *, signs_calls: bool = False) -> Result[Payload, LLMError]:
+    """Encode a request as a Chat Completions body; ``signs_calls`` if signatures of earlier calls are sent back."""
     parameters = encode_parameters(request, PARAMS)
     if not is_successful(parameters):
         return parameters
@@ -146,7 +149,7 @@ def encode(request: CompletionRequest) -> Result[Payload, LLMError]:
         return Failure(unsupported_parameter("reasoning_budget", "this API takes reasoning_effort, not a budget"))
     messages: list[Payload] = []
     for index, message in enumerate(request.messages):
-        encoded = _turn(message, index)
+        encoded = _turn(message, index, signs_calls=signs_calls)
         if not is_successful(encoded):
             return Failure(encoded.failure())
         messages.extend(encoded.unwrap())
@@ -339,7 +342,9 @@ def _tool_call(call: Mapping[str, object]) -> ToolCall:
     arguments = function.get("arguments", function.get("input"))
     if not isinstance(arguments, str):
         arguments = "" if arguments is None else encode_compact(arguments)
-    return ToolCall(as_text(call.get("id")), as_text(function.get("name")), arguments)
+    google = as_mapping(as_mapping(call.get("extra_content")).get("google"))
+    signature = as_text(google.get("thought_signature"))
+    return ToolCall(as_text(call.get("id")), as_text(function.get("name")), arguments, signature)
 
 
 def _with_id(call: ToolCall, response_id: str, earlier: list[Part]) -> ToolCall:
@@ -418,7 +423,7 @@ def _upstream(error: Mapping[str, object]) -> str:
 
 
 def _turn(  # noqa: C901 - one for each type of part
-    message: Message, message_index: int
+    message: Message, message_index: int, *, signs_calls: bool
 ) -> Result[list[Payload], LLMError]:
     """Encode one message; each tool result becomes a message of its own."""
     content: list[Payload] = []
@@ -432,9 +437,10 @@ def _turn(  # noqa: C901 - one for each type of part
         path = f"$.messages[{message_index}].parts[{part_index}]"
         error: LLMError | None = None
         match part:
-            case ToolCall(call_id, name, arguments):
+            case ToolCall(call_id, name, arguments, signature):
                 function = {"name": name, "arguments": arguments}
-                calls.append({"id": call_id, "type": "function", "function": function})
+                signed = _signature(signature) if signs_calls else {}
+                calls.append({"id": call_id, "type": "function", "function": function, **signed})
             case ToolResult(call_id, result):
                 error = check_no_error_flag(part, path)
                 results.append({"role": "tool", "tool_call_id": call_id, "content": _result_content(result)})
@@ -471,6 +477,12 @@ def _turn(  # noqa: C901 - one for each type of part
         **{name: value for name, value in optional.items() if value},
     }
     return Success([*results, turn] if content or calls or images or audio or not results else results)
+
+
+def _signature(signature: str) -> Payload:
+    """Encode the signature of a call; one of the Responses API, an object, is of no use here."""
+    is_gemini = signature and not signature.startswith("{")
+    return {"extra_content": {"google": {"thought_signature": signature}}} if is_gemini else {}
 
 
 def _restore_custom_calls(messages: Iterable[Payload], extra: Mapping[str, object]) -> None:
@@ -567,3 +579,5 @@ WIRE: Final = Wire(
     decode_usage=lambda payload: _usage(_usage_counts(payload), payload.get("service_tier")),
     stream_fields={"stream": True, "stream_options": {"include_usage": True}},
 )
+SIGNED_WIRE: Final = replace(WIRE, encode=partial(encode, signs_calls=True))
+"""Of servers that take Gemini's signatures of calls back."""

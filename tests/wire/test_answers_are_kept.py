@@ -397,6 +397,28 @@ def test_recording_of_gemini_is_kept_whole_and_streamed() -> None:
     assert turn["parts"] == [{"inlineData": {"mimeType": "audio/L16;rate=24000", "data": "AAE="}}]
 
 
+SIGNED_CALL = {
+    "id": "1",
+    "type": "function",
+    "function": {"name": "f", "arguments": "{}"},
+    "extra_content": {"google": {"thought_signature": "AVSoXO4="}},
+}
+
+
+def test_signature_of_a_call_of_gemini_is_sent_back_where_it_is_taken() -> None:
+    """https://ai.google.dev/gemini-api/docs/thought-signatures (read 2026-11-30): without it the next turn is a 400."""
+    response = whole(chat_reply({"content": None, "tool_calls": [SIGNED_CALL]}, "tool_calls"), "compatible")
+    assert response.tool_calls == (ToolCall("1", "f", "{}", "AVSoXO4="),)
+    chunk = chat_chunk(tool_calls=[{**SIGNED_CALL, "index": 0}])
+    assert streamed(events(chunk, chat_chunk("tool_calls"), "[DONE]"), "compatible").parts == response.parts
+    turns = Message("user", "q"), Message("assistant", response.parts), Message("tool", ToolResult("1", "x"))
+    assert sent("compatible", *turns)["messages"][1]["tool_calls"] == [SIGNED_CALL]
+    for other in ("openai", "groq"):
+        assert "extra_content" not in sent(other, *turns)["messages"][1]["tool_calls"][0]
+    foreign = Message("assistant", ToolCall("1", "f", "{}", '{"type":"custom_tool_call"}'))
+    assert "extra_content" not in sent("compatible", turns[0], foreign)["messages"][1]["tool_calls"][0]
+
+
 PNG = "iVBORw0KGgo="
 PICTURE = {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{PNG}"}, "index": 0}
 """A picture as OpenRouter, Vercel and LiteLLM have it (https://openrouter.ai/docs/features/multimodal/image-generation,
