@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Unpack, overload
@@ -41,6 +41,7 @@ from llmhub.core.provider import PackLimits
 from llmhub.engine.call import Target
 from llmhub.engine.embedding import MAX_PACK_TEXTS, TOKEN_MARGIN, EmbedResult, EmbedSpec
 from llmhub.engine.event_loop import StopSignal, run_in_background, run_sync
+from llmhub.engine.fan_out_types import CHUNK_SIZE
 from llmhub.engine.gc_tuning import relaxed_gc
 from llmhub.engine.progress import ProgressSink, ProgressTracker, RunSnapshot
 from llmhub.engine.spending import TargetPrices
@@ -329,6 +330,9 @@ def _require_sendable(target: Target, options: EmbedOptions) -> None:
 
 
 def _run_of_texts(text: Any, model: str, hub: Hub | None, options: dict[str, Any]) -> EmbeddingRun:
+    if not isinstance(text, Iterable) or isinstance(text, bytes | Mapping) or hasattr(text, "columns"):
+        what = f"must be a text or a list of texts, not {type(text).__name__}"
+        raise invalid("text", f"{what}; use embed_table for frames")
     texts = [text] if isinstance(text, str) else list(text)
     for index, each in enumerate(texts):
         if not isinstance(each, str):
@@ -374,8 +378,11 @@ def _cached_keys(run: EmbeddingRun) -> frozenset[bytes]:
     """Return the keys whose vectors are in the cache, as far as the run may read it."""
     runtime = run.hub.runtime
     store = restrict(runtime.store, resolve_mode(run.run_options.cache, runtime.cache_mode))
+    keys = run.batch.keys
     try:
-        return frozenset(store.get_many(run.batch.keys)) if store is not None else frozenset()
+        # In chunks: their vectors are looked up with the keys, and those of all texts may not fit in memory.
+        chunks = [keys[start : start + CHUNK_SIZE] for start in range(0, len(keys), CHUNK_SIZE)]
+        return frozenset([key for chunk in chunks for key in store.get_many(chunk)] if store is not None else [])
     except StoreError as error:
         warn_cache_unavailable(str(error))
         return frozenset()

@@ -69,7 +69,7 @@ class EmbeddingPlan:
         return (self.model, *(f"{count:,}" for count in counts), f"{about}{self.tokens:,}", usd)
 
     def _notes(self) -> list[str]:
-        notes = ["Tokens are estimated: the model's tokenizer is not public."] if self.estimated else []
+        notes = ["Tokens are estimated: the model's tokenizer is not available here."] if self.estimated else []
         if self.live_usd and self.usd is not None:
             saving = self.live_usd - self.usd
             notes.append(

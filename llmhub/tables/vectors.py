@@ -86,7 +86,10 @@ def _matrix_of_objects(values: list[Any]) -> FloatMatrix:
     shared = _shared_matrix(values)
     if shared is not None:
         return shared
-    present = [np.asarray(value, np.float32) for value in values if not _is_missing(value)]
+    try:
+        present = [np.asarray(value, np.float32) for value in values if not _is_missing(value)]
+    except (TypeError, ValueError) as error:
+        raise invalid("vectors", f"must be vectors of numbers: {error}") from error
     lengths = {array.shape for array in present}
     if len(lengths) > 1 or any(len(shape) != 1 for shape in lengths):
         raise invalid("vectors", f"must be vectors of one length, not of shapes {sorted(lengths)[:3]}")

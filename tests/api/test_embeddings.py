@@ -152,6 +152,18 @@ def test_wrong_arguments_raise_before_anything_is_sent(
     assert simulator.counts()["requests"] == 0
 
 
+@pytest.mark.parametrize("texts", [5, None, b"bytes", {"t": ["a"]}, ["a", 5], pd.DataFrame({"t": ["a"]})])
+def test_what_is_no_text_is_refused(texts: Any, hub: llmhub.Hub) -> None:
+    with pytest.raises(llmhub.BadRequestError, match="text: "):
+        llmhub.embed(texts, model=MODEL, hub=hub)
+
+
+@pytest.mark.parametrize("values", [["a"], [{"a": 1}], [[1.0], [1.0, 2.0]], [1.0, 2.0]])
+def test_what_is_no_column_of_vectors_is_refused(values: list[Any]) -> None:
+    with pytest.raises(llmhub.BadRequestError, match="vectors: must be"):
+        llmhub.matrix(pd.Series(values, dtype=object))
+
+
 def test_unknown_columns_and_routes_are_refused(hub: llmhub.Hub, simulator: SimulatorThread) -> None:
     with pytest.raises(llmhub.BadRequestError, match="Did you mean"):
         llmhub.embed_table(FRAME, "titel", model=MODEL, hub=hub)
