@@ -212,6 +212,7 @@ class Transport:
             self._timed_out.discard(task)
         latency_s = time.perf_counter() - start
         billed_failures: tuple[BilledFailure, ...] = ()
+        uncertain_requests = 0
         if not isinstance(outcome, Success):
             failure = redact_error(_with_address(outcome.failure(), call, request), target.endpoint)
             if observer.has_delivered:
@@ -219,18 +220,13 @@ class Transport:
                 failure = replace(failure, should_retry=False)
             outcome = Failure(failure)
             billed_failures = _billed_failures(target, observer)
+            uncertain_requests = int(_is_uncertain(failure) and not billed_failures)
+        # Every field by position, since keywords take longer.
         answer = Answer(
-            outcome=outcome,
-            latency_s=latency_s,
-            ttft_s=observer.ttft_s,
-            total_s=latency_s,
-            attempts=1,
-            started_at=now,
-            dropped=request.dropped,
-            limits=_rate_limit_info(target, observer.reply),
-            billed_failures=billed_failures,
-            uncertain_requests=int(_is_uncertain(outcome) and not billed_failures),
-        )
+            outcome, latency_s, observer.ttft_s, None, latency_s, 1, now,
+            False, request.dropped, _rate_limit_info(target, observer.reply), billed_failures, None, None,
+            uncertain_requests,
+        )  # fmt: skip
         if observed is not None:
             finish_request(observed, call, answer)
         elif type(outcome) is Failure:
@@ -863,11 +859,8 @@ def _rate_limit_info(target: Target, reply: HttpReply | None) -> RateLimitInfo |
     return target.provider.limits(reply)
 
 
-def _is_uncertain(outcome: Outcome) -> bool:
+def _is_uncertain(error: LLMError) -> bool:
     """Return whether a request may have been answered, and charged, without its reply arriving."""
-    if isinstance(outcome, Success):
-        return False
-    error = outcome.failure()
     return isinstance(error, (TimedOut, Disconnected)) and error.code != NOT_CONNECTED
 
 

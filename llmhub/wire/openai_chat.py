@@ -370,11 +370,12 @@ def _usage_counts(payload: Mapping[str, object]) -> Mapping[str, object]:
 def _usage(counts: Mapping[str, object], service_tier: object = None) -> Usage:
     """Decode token counts; what the total holds beyond the prompt is output, and no part exceeds its total."""
     get = counts.get  # a dozen times a response
-    prompt, completion, total = map(as_count, (get("prompt_tokens"), get("completion_tokens"), get("total_tokens")))
+    prompt, completion = as_count(get("prompt_tokens")), as_count(get("completion_tokens"))
+    total, context = as_count(get("total_tokens")), get("search_context_size")
     input_details = as_mapping(get("prompt_tokens_details")).get
     output_details = as_mapping(get("completion_tokens_details")).get
-    if prompt is not None and completion is not None and total is not None:
-        completion = max(completion, total - prompt)
+    if prompt is not None and completion is not None and total is not None and total > prompt + completion:
+        completion = total - prompt
     cached = capped_count(
         prompt, input_details("cached_tokens"), get("prompt_cache_hit_tokens"), get("num_cached_tokens")
     )
@@ -384,7 +385,8 @@ def _usage(counts: Mapping[str, object], service_tier: object = None) -> Usage:
         cached_input_tokens=cached,
         cache_write_tokens=capped_count(prompt, input_details("cache_write_tokens")),
         reasoning_tokens=capped_count(completion, output_details("reasoning_tokens"), get("reasoning_tokens")),
-        service_tier=billed_tier(service_tier) or SEARCH_CONTEXTS.get(as_text(get("search_context_size")), ""),
+        service_tier=billed_tier(service_tier)
+        or ("" if context is None else SEARCH_CONTEXTS.get(as_text(context), "")),
         reported_cost_usd=reported_cost(counts),
     )
 
