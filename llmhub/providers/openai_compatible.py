@@ -74,7 +74,8 @@ RATE_LIMIT_HEADERS: Final[HeaderTable] = {
 """Headers of OpenAI, which most compatible servers copy; those of images were in recorded replies of 2025."""
 
 PROJECT_HEADERS: Final[HeaderTable] = {
-    **per_window_headers("requests", "project-tokens"),
+    "limit_tokens": (("x-ratelimit-limit-project-tokens",), parse_count),
+    "remaining_tokens": (("x-ratelimit-remaining-project-tokens",), parse_count),
     "reset_tokens_s": (("x-ratelimit-reset-project-tokens",), parse_go_duration),
 }
 """Headers of a project's own limit of tokens, which applies beside the organization's."""

@@ -104,6 +104,9 @@ def parse_http_date(value: str, reply: HttpReply) -> float | None:
     return None if time is None else _seconds_until(time, reply)
 
 
+NOTHING: Final = RateLimitInfo()
+"""What a reply without any of the headers reports."""
+
 RETRY_HEADERS: Final[tuple[tuple[str, HeaderParser], ...]] = (
     ("retry-after-ms", parse_milliseconds),
     ("retry-after", parse_seconds),
@@ -133,11 +136,15 @@ def rate_limit_reader(table: HeaderTable) -> Callable[[HttpReply], RateLimitInfo
     >>> read(HttpReply(200, {"x-ratelimit-reset-tokens": "6m0s"})).reset_tokens_s
     360.0
     """
+    known = frozenset(name for names, _ in table.values() for name in names)
 
     def read(reply: HttpReply) -> RateLimitInfo:
         headers = _lower_names(reply)
-        values = {field: _first_parsed(names, parse, headers, reply) for field, (names, parse) in table.items()}
         retry_after_s, should_retry = _retry(headers, reply)
+        if known.isdisjoint(headers):
+            is_silent = retry_after_s is None and should_retry is None
+            return NOTHING if is_silent else RateLimitInfo(retry_after_s=retry_after_s, should_retry=should_retry)
+        values = {field: _first_parsed(names, parse, headers, reply) for field, (names, parse) in table.items()}
         return RateLimitInfo(retry_after_s=retry_after_s, should_retry=should_retry, **values)  # type: ignore[arg-type] # as each parser returns
 
     return read
@@ -210,7 +217,10 @@ def tightest(*readers: Callable[[HttpReply], RateLimitInfo]) -> Callable[[HttpRe
     """
 
     def read(reply: HttpReply) -> RateLimitInfo:
-        first, *others = (reader(reply) for reader in readers)
+        first = readers[0](reply)
+        others = [info for reader in readers[1:] if (info := reader(reply)) is not NOTHING]
+        if not others:
+            return first
         values: dict[str, Any] = {}
         for unit in LIMITED_UNITS:
             left = f"remaining_{unit}"
