@@ -9,6 +9,7 @@ import pytest
 
 MODULES = {"spark": "pyspark", "ray": "ray", "dask": "distributed", "daft": "daft"}
 REQUIRED = [name for name in os.environ.get("LLMHUB_TEST_ENGINES", "").split(",") if name]
+# joblib is everywhere, and its tests take a while: they run where they are asked for.
 ENGINES = REQUIRED or [name for name, module in MODULES.items() if importlib.util.find_spec(module) is not None]
 
 collect_ignore = ["workers"] if ENGINES else ["workers", "test_engines.py"]
