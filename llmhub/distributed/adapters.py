@@ -357,6 +357,9 @@ def duckdb_function(con: Any, name: str, job: DistributedJob, columns: Mapping[s
 
         return recent.evaluate(arguments, compute)
 
+    own = "SELECT 1 FROM duckdb_functions() WHERE function_name = lower(?) AND internal LIMIT 1"
+    if con.cursor().execute(own, [name]).fetchall():
+        raise invalid("name", f"{name!r} already exists: it is a function of DuckDB's own")
     with suppress(library.Error):
         con.remove_function(name)
     returns = con.struct_type(dict(zip(results.columns, results.types, strict=True)))
