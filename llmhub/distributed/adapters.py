@@ -357,11 +357,11 @@ def duckdb_function(con: Any, name: str, job: DistributedJob, columns: Mapping[s
 
         return recent.evaluate(arguments, compute)
 
+    with suppress(library.Error):
+        con.remove_function(name)
     own = "SELECT 1 FROM duckdb_functions() WHERE function_name = lower(?) AND internal LIMIT 1"
     if con.cursor().execute(own, [name]).fetchall():
         raise invalid("name", f"{name!r} already exists: it is a function of DuckDB's own")
-    with suppress(library.Error):
-        con.remove_function(name)
     returns = con.struct_type(dict(zip(results.columns, results.types, strict=True)))
     # Side effects: DuckDB neither folds a call of constants while it plans nor takes equal calls for one.
     options: dict[str, Any] = {"type": "arrow", "null_handling": "special", "side_effects": True}
