@@ -1,18 +1,20 @@
 """Batches: rows a second from prompts to an uploaded file, and from a result file to stored answers and a table.
 
 Run ``python benchmarks/batches.py --rows 100000``. A server in a process of its own takes files and answers each row at
-once with the same completion; the run is a process of its own too, so that its memory can be read. Wall times depend
-on what else runs.
+once with the same completion, in any order; the run is a process of its own too, so that its memory can be read. Wall
+times depend on what else runs.
 
 Memory is the largest resident size of the run's process: the interpreter with pandas, pyarrow and llmhub, the prompts
-as an Arrow table (39 MB for 100,000 rows), what the run adds, and its table. The server is not in it. "Before" is the
-largest size before the run begins, after one row has been sent to load what is loaded at first use.
+as an Arrow table, what the run adds, and its table. The server is not in it. "Before" is the largest size before the
+run begins, after one row has been sent to load what is loaded at first use; "after" is the size with the table, once
+the run has ended. What the run holds beside its table while it goes on is at most the peak less what was before.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import random
 import re
 import resource
 import subprocess
@@ -54,7 +56,9 @@ class BatchServer(BaseHTTPRequestHandler):
         if self.path.endswith("/files"):
             name = f"file-{len(self.files)}"
             tail = json.dumps({"status_code": 200, "request_id": "r", "body": ANSWER}).encode()
-            rows = (b'{"custom_id":"%b","response":%b,"error":null}\n' % (row, tail) for row in CUSTOM_ID.findall(body))
+            ids = CUSTOM_ID.findall(body)
+            random.Random(0).shuffle(ids)
+            rows = (b'{"custom_id":"%b","response":%b,"error":null}\n' % (row, tail) for row in ids)
             self.files[name] = b"".join(rows)
             self.rows[name] = self.files[name].count(b"\n")
             self.reply(json.dumps({"id": name}).encode())
@@ -82,6 +86,15 @@ class BatchServer(BaseHTTPRequestHandler):
 
 def peak_mb() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def resident_mb() -> float:
+    """Return the resident size now; 0 where the system does not say."""
+    try:
+        status = Path("/proc/self/status").read_text(encoding="ascii")
+    except OSError:
+        return 0.0
+    return float(next(line.split()[1] for line in status.splitlines() if line.startswith("VmRSS"))) / 1024
 
 
 def measure(url: str, rows: int) -> dict[str, float]:
@@ -120,12 +133,14 @@ def measure(url: str, rows: int) -> dict[str, float]:
             before_mb = peak_mb()
             for seen in marks.values():
                 seen.clear()
-            started, used = time.perf_counter(), time.process_time()
+            started, began = time.perf_counter(), time.process_time()
             table = llmhub.complete_table(frame, "{q}", **warm)
             ended = time.perf_counter()
+            used = time.process_time() - began
+            largest_mb, after_mb = peak_mb(), resident_mb()
     failed = [message for message in table.column("error").to_pylist() if message is not None]
     assert not failed, failed[0]
-    build_cpu, file_cpu = (max(marks["sent_cpu"]) - used, time.process_time() - min(marks["read_cpu"]))
+    build_cpu, file_cpu = (max(marks["sent_cpu"]) - began, began + used - min(marks["read_cpu"]))
     return {
         "build_cpu_s": build_cpu,
         "file_cpu_s": file_cpu,
@@ -133,7 +148,10 @@ def measure(url: str, rows: int) -> dict[str, float]:
         "file_s": ended - min(marks["read"]),
         "all_s": ended - started,
         "before_mb": before_mb,
-        "peak_mb": peak_mb(),
+        "peak_mb": largest_mb,
+        "after_mb": after_mb,
+        "input_mb": frame.nbytes / 1e6,
+        "table_mb": table.nbytes / 1e6,
     }
 
 
@@ -164,8 +182,9 @@ def main() -> None:
         print(
             f"built and uploaded {args.rows / found['build_s']:>8,.0f} rows/s, filed and tabled "
             f"{args.rows / found['file_s']:>8,.0f} rows/s, in all {found['all_s']:.1f} s, "
-            f"peak {found['peak_mb']:,.0f} MB ({found['before_mb']:,.0f} MB before); by its own CPU "
-            f"{args.rows / found['build_cpu_s']:,.0f} and {args.rows / found['file_cpu_s']:,.0f} rows/s"
+            f"peak {found['peak_mb']:,.0f} MB ({found['before_mb']:,.0f} MB before, with {found['input_mb']:,.0f} MB "
+            f"of prompts; {found['after_mb']:,.0f} MB after, with {found['table_mb']:,.0f} MB of results); by its own "
+            f"CPU {args.rows / found['build_cpu_s']:,.0f} and {args.rows / found['file_cpu_s']:,.0f} rows/s"
         )
 
 

@@ -180,6 +180,7 @@ class BatchRun:
         if reporter is not None:
             await reporter.finish()
         result = self._result()
+        self._results.first_positions.clear()  # or else the keys of all rows stay until garbage is collected
         if result.error is not None:
             result.error.fan_out_result = result  # type: ignore[attr-defined]
             raise result.error
@@ -263,8 +264,9 @@ class BatchRun:
             missing, _ = planned
             if self._reporter is not None:
                 self._reporter.add_misses([item[0] for item in missing])
-            async with self._placing:
-                await self._place([WaitingRow(item) for item in missing])
+            for start in range(0, len(missing), BUILD_ROWS):
+                async with self._placing:
+                    await self._place([WaitingRow(item) for item in missing[start : start + BUILD_ROWS]])
         async with self._placing:
             self._planned = True
             self._submit_filled()
