@@ -97,7 +97,8 @@ def add_service_tiers(model: str, price: Price) -> Price:
     """Add the prices of flex, batch and priority processing."""
     priority = next(factor for pattern, factor in PRIORITY_FACTORS if pattern.match(model))
     factors = {"flex": FLEX_FACTOR, "batch": FLEX_FACTOR, "priority": priority}
-    return replace(price, service_tiers={tier: scaled_price(price, tier, factor) for tier, factor in factors.items()})
+    scaled = {tier: scaled_price(price, tier, factor) for tier, factor in factors.items()}
+    return replace(price, service_tiers={**price.service_tiers, **scaled})
 
 
 _TO_HIGH: Final = ("low", "medium", "high")
