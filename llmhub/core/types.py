@@ -316,8 +316,8 @@ class Usage:
     cache_write_1h_tokens
         Those of ``cache_write_tokens`` that are kept for an hour, where they have a price of their own.
     service_tier
-        Tier that was billed, where it is not the standard one: ``flex``, ``priority``, or a search context of
-        Perplexity's (``medium``, ``high``).
+        Tier that was billed, where it is not the standard one: ``flex``, ``priority``, a search context of
+        Perplexity's (``medium``, ``high``), or ``text`` of a model of Gemini that makes images.
     reported_cost_usd
         Cost as the provider itself reports it; it takes precedence over any price list.
     """

@@ -59,6 +59,11 @@ def check_min_tokens(_endpoint: Endpoint, request: CompletionRequest) -> LLMErro
     return InvalidRequest(path="$.max_tokens", message=message)
 
 
+def check_own_min_tokens(endpoint: Endpoint, request: CompletionRequest) -> LLMError | None:
+    """Require them at OpenAI's own address; the server at another one says itself what it requires."""
+    return None if endpoint.base_url not in {"", BASE_URL} else check_min_tokens(endpoint, request)
+
+
 def is_reasoning_model(model: str) -> bool:
     """Return whether a model of OpenAI may be asked for its reasoning; an unknown one may.
 
@@ -92,7 +97,8 @@ def add_service_tiers(model: str, price: Price) -> Price:
     """Add the prices of flex, batch and priority processing."""
     priority = next(factor for pattern, factor in PRIORITY_FACTORS if pattern.match(model))
     factors = {"flex": FLEX_FACTOR, "batch": FLEX_FACTOR, "priority": priority}
-    return replace(price, service_tiers={tier: scaled_price(price, tier, factor) for tier, factor in factors.items()})
+    scaled = {tier: scaled_price(price, tier, factor) for tier, factor in factors.items()}
+    return replace(price, service_tiers={**price.service_tiers, **scaled})
 
 
 _TO_HIGH: Final = ("low", "medium", "high")
@@ -180,7 +186,7 @@ ENTRIES: Final = (
         wire=openai_responses.WIRE,
         locate=completion_url(BASE_URL, RESPONSES_PATH),
         adapt=adapt_responses,
-        checks=(check_min_tokens,),
+        checks=(check_own_min_tokens,),
         refused_parts=(),
     ),
     text_completions(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING, Final, NamedTuple
@@ -82,7 +83,28 @@ def find_listed_price(listing: PriceListing, model: str, when: datetime) -> Pric
         tiers=tuple(PriceTier(start, _rates(listed, start + 1)) for start in starts),
         request_usd=request.scaleb(-3) if isinstance(request, Decimal) else Decimal(0),
     )
+    per_image_token = getattr(listed, "output_image_mtok", None)
+    if isinstance(per_image_token, Decimal):
+        price = _price_of_images(price, per_image_token.scaleb(-6))
     return listing.adjust(entry.id, price) if listing.adjust else price
+
+
+def _price_of_images(price: Price, usd: Decimal) -> Price:
+    """Return the price of a model whose output is images: a few words beside one are billed like it.
+
+    Reasoning, and a response without an image (`Usage.service_tier` is then ``text``), have the rate of text.
+    """
+
+    def of_images(rates: Rates) -> Rates:
+        return replace(rates, output=usd, reasoning=rates.output if rates.reasoning is None else rates.reasoning)
+
+    return replace(
+        price,
+        price_id=f"{price.price_id}#image",
+        rates=of_images(price.rates),
+        tiers=tuple(replace(tier, rates=of_images(tier.rates)) for tier in price.tiers),
+        service_tiers={"text": price},
+    )
 
 
 EMBEDDING_NAMES: Final = re.compile(r"embed|(^|[-/.])(bge|gte|e5|voyage|minilm)([-.]|$)", re.IGNORECASE)

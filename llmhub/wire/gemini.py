@@ -181,7 +181,7 @@ def decode(payload: Payload) -> Result[CompletionResponse, LLMError]:
     return Success(
         assemble_response(
             answers,
-            usage=_usage(as_mapping(payload.get("usageMetadata"))),
+            usage=_usage(as_mapping(payload.get("usageMetadata")), payload.get("modelVersion")),
             served_model=as_text(payload.get("modelVersion")),
             request_id=response_id,
         )
@@ -199,7 +199,9 @@ def decode_frame(frame: Frame) -> Result[tuple[Delta, ...], LLMError]:
         StreamStarted(chunk.modelVersion, chunk.responseId),
         Fragment(0, Text(chunk.text), chunk.index),
     )
-    return Success((*deltas, UsageDelta(_usage(chunk.usageMetadata))) if chunk.usageMetadata else deltas)
+    return Success(
+        (*deltas, UsageDelta(_usage(chunk.usageMetadata, chunk.modelVersion))) if chunk.usageMetadata else deltas
+    )
 
 
 def decode_error(reply: HttpReply) -> LLMError:
@@ -224,7 +226,7 @@ def _chunk(payload: Payload) -> Result[tuple[Delta, ...], LLMError]:
     for candidate in iter_objects(payload.get("candidates")):
         deltas.extend(_deltas(candidate, response_id, str(counts.get("totalTokenCount"))))
     if counts:
-        deltas.append(UsageDelta(_usage(counts)))
+        deltas.append(UsageDelta(_usage(counts, payload.get("modelVersion"))))
     return Success(tuple(deltas))
 
 
@@ -298,7 +300,7 @@ def _block(block: Mapping[str, object]) -> list[Part]:
     return [*([Text(text)] if text else []), *([Reasoning("", signature)] if signature else [])]
 
 
-def _usage(counts: Mapping[str, object]) -> Usage:
+def _usage(counts: Mapping[str, object], model: object = "") -> Usage:
     """Decode token counts; a count of zero is omitted, and then follows from the total."""
     prompt = sum_counts(as_count(counts.get("promptTokenCount")), as_count(counts.get("toolUsePromptTokenCount")))
     visible, thoughts = as_count(counts.get("candidatesTokenCount")), as_count(counts.get("thoughtsTokenCount"))
@@ -316,7 +318,16 @@ def _usage(counts: Mapping[str, object]) -> Usage:
         output_tokens=output,
         cached_input_tokens=as_count(counts.get("cachedContentTokenCount")),
         reasoning_tokens=thoughts,
+        service_tier="text" if _is_text_of_an_image_model(counts, model) else "",
     )
+
+
+def _is_text_of_an_image_model(counts: Mapping[str, object], model: object) -> bool:
+    """Return whether a model that makes images answered with text alone, whose tokens are cheaper."""
+    if not isinstance(model, str) or "image" not in model:
+        return False
+    modalities = {detail.get("modality") for detail in iter_objects(counts.get("candidatesTokensDetails"))}
+    return bool(modalities) and modalities <= {"TEXT", 1}
 
 
 def _finish_reason(candidate: Mapping[str, object]) -> FinishReason:
@@ -520,5 +531,5 @@ WIRE: Final = Wire(
     decode=decode,
     decode_frame=decode_frame,
     decode_error=decode_error,
-    decode_usage=lambda payload: _usage(as_mapping(payload.get("usageMetadata"))),
+    decode_usage=lambda payload: _usage(as_mapping(payload.get("usageMetadata")), payload.get("modelVersion")),
 )

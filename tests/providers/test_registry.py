@@ -226,6 +226,8 @@ def test_minimum_of_output_tokens_is_openais_own() -> None:
     for name in ("openai-responses", "azure-responses"):
         error = prepare(PROVIDERS[name], build_endpoint(name), request, 0.0).failure()
         assert (type(error), error.path) == (errors.InvalidRequest, "$.max_tokens")
+    elsewhere = prepared("openai-responses", Endpoint(base_url="http://h/v1", api_key="k"), max_tokens=12)
+    assert json.loads(elsewhere.body)["max_output_tokens"] == 12
     assert json.loads(prepared("compatible-responses", max_tokens=12).body)["max_output_tokens"] == 12
     assert "include" in json.loads(prepared("compatible-responses", model="gpt-5").body)
     for model in ("gpt-4o-mini", "openai/gpt-4o-mini"):  # which have no encrypted reasoning

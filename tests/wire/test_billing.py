@@ -174,3 +174,29 @@ def test_recorded_costs_are_read(corpus: Callable[[str], list[Any]], name: str, 
         result = interpret_stream(row, exchange.reply, []) if exchange.streaming else interpret(row, exchange.reply)
         found += is_successful(result) and result.unwrap().usage.reported_cost_usd is not None
     assert found == expected
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(
+    ("details", "usd"),
+    [
+        # An image of 1,290 tokens at 30 USD a million, and 100 of the prompt at 0.30.
+        ([{"modality": "IMAGE", "tokenCount": 1290}], "0.038730000"),
+        ([{"modality": "TEXT", "tokenCount": 1290}], "0.003255000"),
+        (None, "0.038730000"),
+    ],
+)
+def test_images_of_gemini_have_their_own_price(details: list[dict[str, Any]] | None, usd: str, stream: bool) -> None:
+    """https://ai.google.dev/gemini-api/docs/pricing (read 2026-11-30): reasoning and text have the rate of text."""
+    counts = {"promptTokenCount": 100, "candidatesTokenCount": 1290, "totalTokenCount": 1390}
+    body = {
+        "candidates": [{"content": {"parts": [{"text": "x"}]}, "finishReason": "STOP", "index": 0}],
+        "usageMetadata": {**counts, **({"candidatesTokensDetails": details} if details else {})},
+        "modelVersion": "gemini-2.5-flash-image",
+    }
+    response = interpret_stream(PROVIDERS["google"], SSE, [events(body)]).unwrap() if stream else whole("google", body)
+    price = find_price("google", "gemini-2.5-flash-image", NOW)
+    assert price is not None
+    assert compute_cost(response.usage, price) == Decimal(usd)
+    bound = cost_bound_nano_usd(price, 100, 1290)
+    assert bound >= 38_730_000
