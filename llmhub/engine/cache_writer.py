@@ -161,6 +161,15 @@ class CacheWriter:
         if self._timer is None and self._writing is None:
             self._schedule(self._gather_s())
 
+    def enqueue_entries(self, entries: Sequence[Entry]) -> None:
+        """Queue entries, as of the texts of one request, to be written within `FLUSH_DELAY_S`."""
+        self._backlog.extend(entries)
+        self._backlog_bytes += sum([len(entry.value) for entry in entries])
+        self._drop_oldest()
+        self._queued += len(entries)
+        if self._timer is None and self._writing is None:
+            self._schedule(self._gather_s())
+
     def on_store_failure(self, error: StoreError) -> None:
         """Stop a strict run because the ledger or the leases failed."""
         if self._abort is not None and not self.aborted_run:

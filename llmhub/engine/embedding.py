@@ -415,6 +415,7 @@ class _EmbedRun:
         usages = _share_usage(response, [self._tokens[position] for position in positions])
         vectors, size = memoryview(response.vectors), BYTES_PER_NUMBER * response.dimensions
         latency_s, started_at = answer.latency_s or 0.0, answer.started_at
+        entries: list[Entry] = []
         for index, position in enumerate(positions):
             own = EmbeddingResponse(
                 vectors=vectors[size * index : size * (index + 1)],
@@ -429,11 +430,13 @@ class _EmbedRun:
             key, written_as = self._spec.keys[position], None
             if self._writer.store is not None:
                 value = pack_vector(own, key, latency_s=latency_s, started_at=started_at)
-                self._writer.enqueue_entry(Entry(key, value, self._spec.target.cache_name, started_at))
+                entries.append(Entry(key, value, self._spec.target.cache_name, started_at))
                 written_as = key
             self._settle(position, outcome)
             if self._flight is not None:
                 self._flight.release(key, outcome, written_as)
+        if entries:
+            self._writer.enqueue_entries(entries)
 
     def _settle_unsettled(self, positions: Sequence[int], outcome: Answer) -> None:
         """Settle the texts of a pack that have no outcome yet, and release their keys."""
