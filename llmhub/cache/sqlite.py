@@ -372,7 +372,7 @@ class _SqliteStore:
         self._unchecked_pages = 0
         with self.connection() as connection:
             self._put(connection, entries)
-            self._vectors.sync()
+            self._vectors.sync_if_due()
 
     def try_put(self, entries: Sequence[Entry]) -> bool:
         size = sum([len(entry.value) for entry in entries])
@@ -440,6 +440,7 @@ class _SqliteStore:
     def close(self) -> None:
         with suppress(StoreError):
             self._close_ledger()
+        self._vectors.sync()  # before the references to them, which are on the disk once the connections are closed
         with self._lock:
             self._closed = True
             connections, self._connections = self._connections, []

@@ -143,6 +143,7 @@ class VectorFile:
         self._open_file: _File | None = None
         self._lock = threading.Lock()
         self._unsynced_bytes = 0
+        self._syncing: threading.Thread | None = None
 
     @property
     def size_bytes(self) -> int:
@@ -156,8 +157,6 @@ class VectorFile:
         """Write records, and their references in the transaction of ``connection``."""
         file = self._file()
         file.require_name(self._path)
-        for statement in _CREATE:
-            connection.execute(statement)
         total, key_size = records.size, records.key_size
         start, references = _allocate(connection, total), []
         file.write([part for record in zip(records.keys, records.values, strict=True) for part in record], start)
@@ -273,16 +272,22 @@ class VectorFile:
         gaps = _gaps(sorted([(start, len(key) + size) for start, size, key in (*kept, *moved)]))
         connection.executemany("INSERT INTO vector_space (start, size) VALUES (?, ?)", gaps)
 
-    def sync(self, *, above: int = UNSYNCED_BYTES) -> None:
-        """Write what was written to the disk, if it is more than ``above`` bytes; not within a transaction."""
-        if self._unsynced_bytes > above:
+    def sync_if_due(self) -> None:
+        """Synchronize the file with the disk if much was written, in a thread: further records need not wait."""
+        is_syncing = self._syncing is not None and self._syncing.is_alive()
+        if self._unsynced_bytes > UNSYNCED_BYTES and not is_syncing:
             self._unsynced_bytes = 0
-            self._file().sync()
+            self._syncing = threading.Thread(target=_try_sync, args=(self._file(),), name="llmhub-sync", daemon=True)
+            self._syncing.start()
+
+    def sync(self) -> None:
+        """Synchronize the file with the disk if anything was written."""
+        if self._unsynced_bytes:
+            self._unsynced_bytes = 0
+            _try_sync(self._file())
 
     def close(self) -> None:
         """Close the file, once no thread reads it any more."""
-        with suppress(OSError):
-            self.sync(above=0)
         self._open_file = None
 
     def _file(self) -> _File:
@@ -351,6 +356,12 @@ class _File:
         os.fsync(self._descriptor)
 
 
+def _try_sync(file: _File) -> None:
+    """Synchronize a file with the disk. If that fails, a record that is lost is found damaged when it is read."""
+    with suppress(OSError):
+        file.sync()
+
+
 def _neighbours(
     wanted: Sequence[tuple[Reference, int]], keys: Sequence[bytes]
 ) -> Iterator[list[tuple[Reference, int]]]:
@@ -386,7 +397,12 @@ def _references_of(connection: sqlite3.Connection, keys: Sequence[bytes]) -> lis
 def _allocate(connection: sqlite3.Connection, size: int) -> int:
     """Take space from the smallest gap that is large enough, and return its start."""
     query = "SELECT start, size FROM vector_space WHERE size >= ? ORDER BY size, start LIMIT 1"
-    row = connection.execute(query, (size,)).fetchone()
+    try:
+        row = connection.execute(query, (size,)).fetchone()
+    except sqlite3.OperationalError:  # most probably, there is no such table yet
+        for statement in _CREATE:
+            connection.execute(statement)
+        row = None
     if row is None:  # the table is new
         connection.execute("INSERT INTO vector_space (start, size) VALUES (?, ?)", (size, _END - size))
         return 0

@@ -8,6 +8,7 @@ import sqlite3
 import subprocess
 import sys
 import textwrap
+import threading
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from hashlib import sha256
@@ -305,3 +306,24 @@ def test_what_a_killed_writer_had_stored_is_intact(tmp_path: Path) -> None:
         assert len(stored) % 40 == 0
         store.put_many([vector(number) for number in range(len(stored), len(stored) + 40)])
         assert_tiled(tmp_path)
+
+
+def test_the_file_is_synchronized_with_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a thread once much was written, and for the rest before the references to it are: at the close."""
+    synchronized: list[str] = []
+    done = threading.Event()
+
+    def sync(descriptor: int) -> None:
+        synchronized.append(threading.current_thread().name)
+        done.set()
+
+    monkeypatch.setattr("llmhub.cache.vector_file.UNSYNCED_BYTES", 5_000)
+    monkeypatch.setattr("llmhub.cache.vector_file.os.fsync", sync)
+    with opened(tmp_path) as store:
+        store.put_many([vector(1)])
+        assert not synchronized
+        store.put_many([vector(number) for number in range(2, 9)])
+        assert done.wait(30)
+        store.put_many([vector(9)])
+        assert len(synchronized) == 1
+    assert synchronized == ["llmhub-sync", threading.current_thread().name]
