@@ -219,10 +219,9 @@ class _FanOut:
         return min(max(int(per_second * ahead_s), MIN_CLAIMED), CHUNK_SIZE)
 
     def _count_remaining(self) -> int:
-        """Return the most calls that may not have ended; the next chunk counts as whole until it has been planned."""
+        """Return the calls that have not ended, without those of chunks that have not been looked up yet."""
         unclaimed = sum([len(missing) for missing, *_ in self.unclaimed])
-        unplanned = 0 if self.planner.exhausted else CHUNK_SIZE
-        return len(self.workers) + self.queues.size + unclaimed + unplanned
+        return len(self.workers) + self.queues.size + unclaimed
 
     def _add_planned(self, missing: Sequence[PlannedItem], weight: int) -> None:
         """Add the missing items of a chunk to those that are claimed next."""

@@ -161,7 +161,7 @@ class ConcurrencySlots:
     started_count
         Returns the number of workers, including those that released their slot.
     remaining_count
-        Returns the most calls that may not have ended: those that were started, and those that were not.
+        Returns the number of calls that have not ended, whether they were started or not, as far as they are known.
     on_change
         Called when a slot is free or a target has fewer waiting calls.
     group
