@@ -242,7 +242,7 @@ def _prompt_hash(item: PlannedItem) -> bytes:
 async def _send_pilot(run: TableRun, chosen: list[PlannedItem], stop: StopSignal) -> dict[bytes, Answer]:
     result = await send_rows(run, None, stop, run_id=uuid4().bytes, chunks=iter([chosen]))
     warn_run_problems(result)
-    outcomes = ((item[1], result.outcomes[item[0]]) for item in chosen)
+    outcomes = ((item[1], result.outcome(item[0], item[1])) for item in chosen)
     return {key: as_answer(outcome) for key, outcome in outcomes if outcome is not None}
 
 

@@ -986,7 +986,6 @@ class BatchRun:
         rows = sum(len(each.rows) for each in opened)
         done = sum(each.record.succeeded + each.record.failed for each in opened)
         total = sum(each.record.rows for each in opened)
-        plural = "" if len(opened) == 1 else "es"
         return RunSnapshot(
             elapsed_s=time.perf_counter() - self._started,
             in_flight=rows,
@@ -994,7 +993,7 @@ class BatchRun:
             concurrency=max(rows, 1),
             finished=self._finished,
             stopping=self._is_stopping(),
-            blocked_by=f"{len(opened)} batch{plural}, {done:,} of {total:,} rows processed" if opened else "",
+            blocked_by=f"the provider, which has processed {done:,} of {total:,} rows" if opened else "",
         )
 
     # The ledger

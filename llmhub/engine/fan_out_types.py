@@ -152,3 +152,10 @@ class FanOutResult:
     progress_error: str = ""
     ambiguous_count: int = 0
     error: BaseException | None = None
+
+    def outcome(self, position: int, key: bytes) -> RowOutcome | None:
+        """Return the outcome of a position with this key, as an object; ``None`` if it has none, or is in a block."""
+        outcome = self.outcomes[position]
+        if outcome is None and self.packed is not None and position in self.packed:
+            return self.packed.answer(position, key)
+        return outcome

@@ -7,6 +7,7 @@ others with it.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -37,7 +38,8 @@ def rescue_table(batch: PromptBatch, result: FanOutResult, schema: pa.Schema) ->
     }
     if result.packed is not None:
         for position in np.flatnonzero(result.packed.contains(np.arange(len(batch)))).tolist():
-            stored[position] = result.packed.answer(position, batch.key_of(position))
+            with suppress(OSError):  # it is still in the cache
+                stored[position] = result.packed.answer(position, batch.key_of(position))
     outcomes = [outcome or stored.get(position) for position, outcome in enumerate(result.outcomes)]
     return rescue_part(batch, CompletedRows(range(len(batch)), outcomes, result.queue_s), schema)
 

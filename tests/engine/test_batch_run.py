@@ -392,6 +392,15 @@ def test_a_batch_whose_creation_never_arrived_is_sent_again(
         assert len(served.batches()) == 1
 
 
+def test_a_pilot_through_a_batch_counts_towards_the_plan(tmp_path: Path) -> None:
+    prompts = [f"question {number}" for number in range(12)]
+    options: dict[str, Any] = {"mode": "batch", "pilot": 3, "poll_s": 0.02}
+    with simulated(tmp_path) as (_, hub):
+        plan = llmhub.plan({"q": prompts}, "{q}", model=MODELS[0], hub=hub, **options)
+        assert (plan.pilot, plan.calls) == (3, 9)
+        assert plan.pilot_usd
+
+
 def test_a_run_holds_no_object_for_each_of_its_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A run of 100,000 rows fits into memory: neither its requests nor its answers are Python objects all at once."""
     rows, kinds = 1_000, frozenset({Answer, CompletionResponse, Call, CompletionRequest, WaitingRow, BatchRow, Entry})
