@@ -43,7 +43,7 @@ from llmhub.cache.store import (
     valid_since,
     validate_seconds,
 )
-from llmhub.cache.vector_file import REFERENCE_BYTES, SUFFIX, Records, VectorFile, has_record
+from llmhub.cache.vector_file import REFERENCE_BYTES, SUFFIX, KeyedReference, Records, VectorFile, has_record
 from llmhub.core.errors import BadRequestError, Hint, invalid
 
 if TYPE_CHECKING:
@@ -316,7 +316,7 @@ class _SqliteStore:
         if all(len(row[1]) != REFERENCE_BYTES for row in rows):
             return rows
         values = self._vectors.read(connection, [row[0] for row in rows], [row[1] for row in rows])
-        return [(row[0], value, *row[2:]) for row, value in zip(rows, values, strict=True)]
+        return [(row[0], value, *row[2:]) for row, value in zip(rows, values, strict=True) if value is not None]
 
     def try_get(self, keys: Sequence[bytes]) -> Mapping[bytes, bytes] | None:
         if len(keys) > MAX_NONBLOCKING_ENTRIES:
@@ -345,9 +345,9 @@ class _SqliteStore:
         found = self._vectors.read(connection, [keys[KEY_BYTES * at : KEY_BYTES * (at + 1)] for at in indices], values)
         parts, length = [block.values], len(block.values)
         for index, value in zip(indices, found, strict=True):
-            block.starts[index], block.sizes[index] = length, len(value)
-            parts.append(value)
-            length += len(value)
+            block.starts[index], block.sizes[index] = length, ABSENT if value is None else len(value)
+            parts.append(value or b"")
+            length += len(parts[-1])
         return block._replace(values=b"".join(parts))
 
     def scan(self) -> Iterator[Entry]:
@@ -390,13 +390,15 @@ class _SqliteStore:
         if len(statements) == 1 and not isinstance(statement := statements[0], Records):
             connection.execute(*statement)  # a transaction by itself, which takes less than three statements
             return True
+        replaced: list[KeyedReference] = []
         with connection:
             connection.execute("BEGIN IMMEDIATE")
             for statement in statements:
                 if isinstance(statement, Records):
-                    self._vectors.write(connection, statement)
+                    replaced += self._vectors.write(connection, statement)
                 else:
                     connection.execute(*statement)
+            self._vectors.free(connection, replaced)
         return True
 
     def _require_same_file(self) -> None:
@@ -407,8 +409,9 @@ class _SqliteStore:
     def delete(self, keys: Sequence[bytes]) -> None:
         with self.connection() as connection, connection:
             connection.execute("BEGIN IMMEDIATE")
-            self._vectors.free(connection, keys)
+            references = self._vectors.references(connection, keys)
             connection.executemany("DELETE FROM answers WHERE key = ?", ((key,) for key in keys))
+            self._vectors.free(connection, references)
 
     def clear(self) -> None:
         with self.connection() as connection:

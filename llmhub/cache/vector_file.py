@@ -24,7 +24,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeAlias
 
 from llmhub.cache.store import Entry
 from llmhub.core.vector_serialization import VECTOR_VERSION
@@ -65,6 +65,10 @@ WITH RECURSIVE place(n) AS (VALUES (0) UNION ALL SELECT n + 1 FROM place WHERE n
 SELECT substr(?2, n * ?3 + 1, ?3), substr(?4, n * {REFERENCE_BYTES} + 1, {REFERENCE_BYTES}), ?5, ?6 FROM place
 """  # noqa: S608 - a number
 _PUT_NEW, _PUT_ALL = _PUT % "IGNORE", _PUT % "REPLACE"
+
+
+KeyedReference: TypeAlias = tuple[bytes, bytes]
+"""A key and the packed reference of its vector."""
 
 
 class Reference(NamedTuple):
@@ -153,8 +157,12 @@ class VectorFile:
         except OSError:
             return 0
 
-    def write(self, connection: sqlite3.Connection, records: Records) -> None:
-        """Write records, and their references in the transaction of ``connection``."""
+    def write(self, connection: sqlite3.Connection, records: Records) -> list[KeyedReference]:
+        """Write records, and their references in the transaction of ``connection``.
+
+        Return the references that are replaced. Their records are to be freed at the end of the transaction: until it
+        is committed, no other record may take their place.
+        """
         file = self._file()
         file.require_name(self._path)
         total, key_size = records.size, records.key_size
@@ -166,32 +174,33 @@ class VectorFile:
         values = b"".join(references)
         count = len(records.keys)
         parameters = (count, b"".join(records.keys), key_size, values, records.model, records.created_at)
+        self._unsynced_bytes += total
+        old: list[KeyedReference] = []
         if connection.execute(_PUT_NEW, parameters).rowcount < count:
             new = set(references)
             old = [row for row in _references_of(connection, records.keys) if row[1] not in new]
             connection.execute(_PUT_ALL, parameters)
-            _free(connection, old)
-        self._unsynced_bytes += total
+        return old
 
-    def read(self, connection: sqlite3.Connection, keys: Sequence[bytes], values: Sequence[bytes]) -> Sequence[bytes]:
-        """Return the values of keys with vectors in the place of references."""
+    def read(
+        self, connection: sqlite3.Connection, keys: Sequence[bytes], values: Sequence[bytes]
+    ) -> Sequence[bytes | None]:
+        """Return the values of keys with vectors in the place of references; ``None`` for a key deleted meanwhile."""
         found = {index: reference for index, value in enumerate(values) if (reference := unpack_reference(value))}
         if not found:
             return values
-        result = list(values)
+        result: list[bytes | None] = list(values)
         for _ in range(MAX_LOOKUPS):
             for index, value in self._read_records([(reference, index) for index, reference in found.items()], keys):
                 result[index] = value
                 del found[index]
             moved = {}
-            for index, reference in found.items():
+            for index in found:
                 row = connection.execute("SELECT value FROM answers WHERE key = ?", (keys[index],)).fetchone()
                 now = None if row is None else unpack_reference(row[0])
-                if row is not None and now is None:
-                    result[index] = row[0]
-                elif now is None or now == reference:
-                    result[index] = MISSING
-                else:
+                if now is None:
+                    result[index] = None if row is None else row[0]
+                else:  # even if it is the same: another record may have taken the place of one that was deleted
                     moved[index] = now
             found = moved
             if not found:
@@ -216,9 +225,13 @@ class VectorFile:
                 if data.startswith(key, start - first) and at + size <= len(data):
                     yield index, data[at : at + size]
 
-    def free(self, connection: sqlite3.Connection, keys: Sequence[bytes]) -> None:
-        """Free the records of keys that are deleted in the same transaction, before they are."""
-        if references := _references_of(connection, keys):
+    def references(self, connection: sqlite3.Connection, keys: Sequence[bytes]) -> list[KeyedReference]:
+        """Return the references of keys that are about to be deleted."""
+        return _references_of(connection, keys)
+
+    def free(self, connection: sqlite3.Connection, references: Sequence[KeyedReference]) -> None:
+        """Free the records of references that were deleted or replaced, at the end of the transaction."""
+        if references:
             _free(connection, references)
 
     def clear(self, connection: sqlite3.Connection) -> None:
@@ -381,9 +394,9 @@ def _neighbours(
         yield group
 
 
-def _references_of(connection: sqlite3.Connection, keys: Sequence[bytes]) -> list[tuple[bytes, bytes]]:
+def _references_of(connection: sqlite3.Connection, keys: Sequence[bytes]) -> list[KeyedReference]:
     """Return the keys that have references, and these."""
-    rows: list[tuple[bytes, bytes]] = []
+    rows: list[KeyedReference] = []
     for at in range(0, len(keys), QUERY_KEYS):
         batch = keys[at : at + QUERY_KEYS]
         marks = ",".join("?" * len(batch))
@@ -402,7 +415,7 @@ def _allocate(connection: sqlite3.Connection, size: int) -> int:
     except sqlite3.OperationalError:  # most probably, there is no such table yet
         for statement in _CREATE:
             connection.execute(statement)
-        row = None
+        row = connection.execute(query, (size,)).fetchone()
     if row is None:  # the table is new
         connection.execute("INSERT INTO vector_space (start, size) VALUES (?, ?)", (size, _END - size))
         return 0
@@ -415,7 +428,7 @@ def _allocate(connection: sqlite3.Connection, size: int) -> int:
     return int(start)
 
 
-def _free(connection: sqlite3.Connection, rows: Iterable[tuple[bytes, bytes]]) -> None:
+def _free(connection: sqlite3.Connection, rows: Iterable[KeyedReference]) -> None:
     """Make gaps of the records of references, and join them with the gaps beside them."""
     spans: list[list[int]] = []
     for start, length in sorted((at, len(key) + size) for key, value in rows for at, size in [_unpack(value)]):

@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 import llmhub
 from llmhub.cache.maintenance import DAMAGED, INTACT, EntryFilter, check_entry, purge
 from llmhub.cache.store import ABSENT, Entry, Store, StoreError, lookup_block
-from llmhub.cache.vector_file import IS_SUPPORTED, MISSING, SUFFIX, Reference, VectorFile, unpack_reference
+from llmhub.cache.vector_file import IS_SUPPORTED, SUFFIX, Reference, VectorFile, unpack_reference
 from llmhub.config import Settings
 from llmhub.core.embedding import EmbeddingResponse
 from llmhub.core.serialization import is_corrupt, unpack
@@ -173,6 +173,20 @@ def test_space_of_what_is_replaced_or_deleted_is_used_again(tmp_path: Path) -> N
         assert_tiled(tmp_path)
 
 
+def test_a_write_that_fails_or_is_not_committed_leaves_what_it_would_replace(tmp_path: Path) -> None:
+    """Records take the place of others once the transaction that replaced these is committed, and not before."""
+    before = {entry.key: entry for entry in map(vector, range(6))}
+    with opened(tmp_path) as store:
+        store.put_many(before.values())
+        models = [vector(number, 1, model=f"m{number}") for number in range(6)]  # each is written by itself
+        with pytest.raises(StoreError):
+            store.put_many([*models, Entry(key(7), b"value", object(), 1.0)])  # type: ignore[arg-type]
+        assert_holds(store, before, list(before))
+        store.put_many(models)
+        assert_holds(store, {entry.key: entry for entry in models}, list(before))
+        assert_tiled(tmp_path)
+
+
 def test_compacting_returns_the_space_of_deleted_vectors(tmp_path: Path) -> None:
     record = 32 + len(vector(0).value)
     with opened(tmp_path) as store, opened(tmp_path) as other:
@@ -211,8 +225,8 @@ def test_a_reader_follows_records_that_are_moved_or_replaced_meanwhile(tmp_path:
             store.put_many([vector(number)])  # in the space that is free now
         keys = [key(number) for number in range(4)]
         found = VectorFile(path, read_only=True).read(connection, keys, [looked_up[key] for key in keys])
-        assert [value[:80] for value in found] == [
-            value[:80] for value in [MISSING, vector(1, 1).value, b"no vector", vector(3).value]
+        assert [(value or b"")[:80] for value in found] == [
+            value[:80] for value in [b"", vector(1, 1).value, b"no vector", vector(3).value]
         ]
 
 
