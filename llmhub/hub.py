@@ -680,7 +680,8 @@ def share_budget_of_copies(hub: Hub) -> StoreBudget | None:
 def hub_with_keys(hub: Hub, keys: PickledKeys) -> Hub:
     """Return a hub that is pickled in another way, with the runtime and the budget of ``hub``."""
     view = replace(hub, keys=keys)
-    object.__setattr__(view, "_identity", hub._identity)  # noqa: SLF001 - of this module
+    for name in ("_identity", "_is_copy"):
+        object.__setattr__(view, name, getattr(hub, name))
     view.runtime.share_client(hub.runtime)
     if hub.runtime.shared_budget is not None:
         view.runtime.use_budget(hub.runtime.shared_budget)
