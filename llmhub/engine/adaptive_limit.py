@@ -12,7 +12,8 @@ that:
   that hundreds of requests lie between two: each refusal costs one request and makes the estimate more exact.
 - Refusals that come as often at half the pace are not caused by us (*noise*): the pace grows again, and that share of
   refusals counts as normal from then on.
-- Refused at the same number in flight again and again, the limit is one of concurrency, not of rate.
+- Refused at the same number in flight again and again, the limit is one of concurrency, not of rate. Only requests sent
+  while no refused one was in flight count, since the provider does not count those.
 - Where nothing is accepted for long, what was accepted before was the allowance of a window: it is spread over it.
 
 An episode, which is all that was sent before its first refusal was known, shrinks the limit once. The file is long
@@ -41,16 +42,16 @@ PACED_STREAK_EXCESS: Final = 3.0
 """A streak, with a pace, is this number of refusals more than noise."""
 MIN_STREAK_S: Final = 0.25
 """Minimum duration of a streak."""
-MAX_NOISE_SHARE: Final = 0.6
-"""A larger share of refusals is not noise."""
 MAX_NOISE: Final = 0.3
-"""The largest share of refusals that is assumed to be noise."""
+"""A larger share of refusals is not noise."""
 NOISE_HALVING_REQUESTS: Final = 100
 """Requests without a refusal after which the assumed noise is halved."""
 BLOCKED_SHARE: Final = 0.3
 """A pause is at most this share of the time for which nothing has been accepted, so that little time is lost."""
 MIN_PAUSE_S, MAX_PAUSE_S = 0.25, 60.0
 """Bounds of a pause, doubled while nothing is accepted, unless the provider asks for a longer one."""
+LONE_PAUSE_SHARE: Final = 0.05
+"""A pause to see whether a refusal is followed by others is at most this share of the time since the one before it."""
 SHORT_RETRY_AFTER_S, LONG_RETRY_AFTER_S = 1.0, 300.0
 """A shorter ``Retry-After`` may be rounded up; a longer one is left to the provider to enforce."""
 MAX_RETRY_AFTERS: Final = 8.0
@@ -94,10 +95,10 @@ PROBE_LATENCIES: Final = 1.2
 """Time for which the first request after a pause is sent alone, in latencies of a refusal: by then it has come."""
 MIN_CHANCE: Final = 1e-3
 """What is less probable than this is not noise."""
-SAME_HEIGHT_REPEATS: Final = 2
-"""Refusals at the same number in flight that make it the limit."""
+SAME_HEIGHT_REPEATS: Final = 3
+"""Repeated refusals at the same number in flight that make it the limit: with a limit of the rate it varies."""
 SUCCESSES_ABOVE: Final = 8
-"""Answers with more in flight that refute such a limit."""
+"""Answers with more in flight that refute such a limit, and answers between two refusals that are compared."""
 PACE_BURST_S: Final = 0.05
 """Seconds' worth of the pace that may be sent at once."""
 IDLE_REQUESTS: Final = 100
@@ -120,6 +121,8 @@ class RefusedRequest(NamedTuple):
         When the provider asked to be tried again.
     others
         Requests that were in flight when it was sent; ``None`` if that is not known.
+    rate_per_s
+        The pace at which it was sent, if there was one: by the time a slow refusal arrives, the pace has grown.
     """
 
     sent_at: float
@@ -128,6 +131,7 @@ class RefusedRequest(NamedTuple):
     in_flight: int
     retry_after_s: float | None = None
     others: int | None = None
+    rate_per_s: float | None = None
 
 
 class Mark(NamedTuple):
@@ -150,6 +154,8 @@ class Streak(NamedTuple):
         Where it started.
     last_refused_at
         When its last refusal arrived.
+    height
+        Requests that were in flight when its first request was sent.
     """
 
     refusals_before: int = 0
@@ -157,6 +163,7 @@ class Streak(NamedTuple):
     last: float = 0.0
     start: Mark = Mark(0.0, 0.0)
     last_refused_at: float = -inf
+    height: int = 0
 
 
 NO_STREAK: Final = Streak()
@@ -177,11 +184,12 @@ def extend_streak(streak: Streak, refusal: RefusedRequest, mark: Mark, now: floa
     refusals = total - 1 - streak.refusals_before
     has_faded = refusal.sent_at >= streak.last_refused_at and refusals < share * (number - streak.first)
     if not streak.first or has_faded:
-        return Streak(total - 1, number, number, mark, now)
-    before, first, last, start, _ = streak
+        return Streak(total - 1, number, number, mark, now, _height(refusal))
+    before, first, last, start, _, height = streak
     if number < first:
         first, start = number, Mark(refusal.sent_at, start.accepted - (first - number))
-    return Streak(before, first, max(last, number), start, now)
+        height = _height(refusal)
+    return Streak(before, first, max(last, number), start, now, height)
 
 
 def excess_refusals(streak: Streak, share: float, total: int) -> float:
@@ -189,16 +197,15 @@ def excess_refusals(streak: Streak, share: float, total: int) -> float:
     return total - streak.refusals_before - share * (streak.last - streak.first + 1)
 
 
-def min_rate_between(anchor: Mark, mark: Mark, refusal: RefusedRequest, now: float) -> float:
-    """Return a lower bound of the limit's rate per second, from what was accepted between two refusals.
+def rate_between(anchor: Mark, mark: Mark) -> float:
+    """Return the rate per second of what was accepted between two refusals, a lower bound of the limit's.
 
     Examples
     --------
-    >>> min_rate_between(Mark(0.0, 0), Mark(10.0, 101), RefusedRequest(10.0, 105, 105, 3), 10.0)
+    >>> rate_between(Mark(0.0, 0), Mark(10.0, 101))
     10.0
     """
-    accepted = mark.accepted - anchor.accepted - 1 - (refusal.sent - refusal.number)
-    return max(accepted, 0.5) / max(mark.at - anchor.at + now - refusal.sent_at, 1e-3)
+    return max(mark.accepted - anchor.accepted - 1, 0.5) / max(mark.at - anchor.at, 1e-3)
 
 
 # State
@@ -248,8 +255,12 @@ class AdaptiveState(NamedTuple):
         Since when nothing has been accepted.
     opened, reopened
         Where requests began to be accepted, and where they will be after a pause.
-    last_height, same_height, successes_above
-        Number in flight at the last refusal, how often it was the same, and answers with more in flight.
+    last_height, same_height, noted_at
+        Number in flight at the last refusal, how often it was the same, and the number of requests accepted until then.
+    successes_above, refuted_at
+        Answers since to requests sent with at least as many in flight, and when that one was sent which refutes it.
+    clean_from
+        When the requests sent with the last refused one will have been refused, if they are.
     noise
         Share of refusals that is not caused by us.
     early_refusals, doubt_after
@@ -287,6 +298,9 @@ class AdaptiveState(NamedTuple):
     last_height: int = -1
     same_height: int = 0
     successes_above: int = 0
+    refuted_at: float = inf
+    clean_from: float = -inf
+    noted_at: float = 0.0
     noise: float = 0.0
     early_refusals: int = 0
     doubt_after: int = DOUBT_AFTER
@@ -368,11 +382,12 @@ def on_success(
     if now < state.probe_until and sent_at > state.episode_start:
         state = state._replace(probe_until=-inf)
     if state.window >= MAX_IN_FLIGHT:
-        if state.pace is None or (in_flight if others is None else others) < state.last_height:
+        height = in_flight if others is None else others
+        if state.pace is None or height < state.last_height or sent_at < state.clean_from:
             return state
+        above = state.successes_above + 1
         return state._replace(
-            successes_above=state.successes_above + 1,
-            last_height=state.last_height if state.successes_above < SUCCESSES_ABOVE else int(MAX_IN_FLIGHT),
+            successes_above=above, refuted_at=sent_at if above == SUCCESSES_ABOVE else state.refuted_at
         )
     if state.ramp_from == inf:
         # The first answer after requests were refused without exception: slow start begins now.
@@ -403,12 +418,13 @@ def on_rate_limited(state: AdaptiveState, now: float, refusal: RefusedRequest) -
     Law: however many requests of one episode are refused, the limit shrinks once.
     """
     mark, before = Mark(refusal.sent_at, refusal.number - state.refusals), state.last_mark
-    follows_refusal = refusal.number - 1 <= state.last_refused
+    follows_refusal, clean_from = refusal.number - 1 <= state.last_refused, state.clean_from
     state = state._replace(
         refusals=state.refusals + 1,
         refusals_since_pace=state.refusals_since_pace + 1,
         last_refused=max(refusal.number, state.last_refused),
         last_mark=max(mark, before),
+        clean_from=2 * now - refusal.sent_at,
     )
     if refusal.sent_at <= state.episode_start:
         anchor = state.anchor
@@ -416,7 +432,24 @@ def on_rate_limited(state: AdaptiveState, now: float, refusal: RefusedRequest) -
         return (state._replace(anchor=Mark(anchor.at, anchor.accepted - 1)) if is_before_anchor else state), None
     if state.pace is None:
         return _on_unpaced_refusal(state, now, refusal, mark)
-    rate_per_s = state.pace.rate_per_s
+    if refusal.sent_at >= clean_from and mark.accepted - state.noted_at >= SUCCESSES_ABOVE:
+        state = _note_height(state, refusal, mark)
+        if state.same_height >= SAME_HEIGHT_REPEATS:
+            return _limit_concurrency(state, now, float(_height(refusal))), None
+    return _on_paced_refusal(state, now, refusal, (mark, before), follows_refusal=follows_refusal)
+
+
+def _on_paced_refusal(
+    state: AdaptiveState,
+    now: float,
+    refusal: RefusedRequest,
+    marks: tuple[Mark, Mark],
+    *,
+    follows_refusal: bool,
+) -> tuple[AdaptiveState, float | None]:
+    """React to a refusal at a pace: pause if it follows another, measure the rate if it was expected, or doubt it."""
+    mark, before = marks
+    rate_per_s = refusal.rate_per_s or (state.pace.rate_per_s if state.pace is not None else 0.0)
     if follows_refusal:
         state = state if state.pauses else state._replace(blocked_since=before.at)
     elif state.pauses:
@@ -436,7 +469,7 @@ def on_rate_limited(state: AdaptiveState, now: float, refusal: RefusedRequest) -
             return _assume_noise(state, now, refusal, max(1 / max(gap, MIN_SPACING), noise), rate_per_s), None
     if is_expected:
         state = state._replace(streak=NO_STREAK, tried_slower=False, noise=noise)
-        return _measure_rate(state, now, refusal, (mark, before), rate_per_s), None
+        return _measure_rate(state, now, (mark, before), rate_per_s), None
     return _on_unexpected_refusal(state, now, refusal, (mark, before), rate_per_s, follows_refusal=follows_refusal)
 
 
@@ -449,6 +482,7 @@ def _on_unpaced_refusal(
         return state._replace(window=state.ceiling, successes=0, probe_after=probe_after, episode_start=now), None
     if state.ramp_from == inf:
         return _pause(state, now, refusal, 0.0)
+    since_last_s = now - state.streak.last_refused_at
     state = _extend_streaks(state, now, refusal, mark, _noise_share(state.noise))
     crowd, streak, latency_s = state.crowd, state.streak, now - refusal.sent_at
     if state.ramp_from is not None and state.refusals - crowd.refusals_before > 1:
@@ -458,7 +492,7 @@ def _on_unpaced_refusal(
     is_crowd = excess_refusals(crowd, _crowd_share(state), state.refusals) >= CROWD_EXCESS * (1 + 8 * state.noise)
     is_streak = excess_refusals(streak, _noise_share(state.noise), state.refusals) >= STREAK_EXCESS
     if not is_crowd and not (is_streak and mark.at - streak.start.at >= max(MIN_STREAK_S, 4 * latency_s)):
-        return state, None if state.noise else min(latency_s, MIN_PAUSE_S)
+        return state, None if state.noise else min(latency_s, MIN_PAUSE_S, LONE_PAUSE_SHARE * since_last_s)
     # A concurrency limit that was found before no longer holds.
     had_limit = state.window < MAX_IN_FLIGHT and state.ramp_from is None
     state = state._replace(
@@ -475,9 +509,10 @@ def _on_unpaced_refusal(
         same_height=-TARGET_SPACING if had_limit else state.same_height,
     )
     if is_crowd:
-        state = _note_height(state, refusal)._replace(anchor=crowd.start, blocked_since=refusal.sent_at)
+        state = _note_height(state, refusal, mark)
+        state = state._replace(last_height=crowd.height, anchor=crowd.start, blocked_since=refusal.sent_at)
         return _pause(state, now, refusal, 0.0)
-    low = min_rate_between(streak.start, mark, refusal, now)
+    low = rate_between(streak.start, mark)
     high = (refusal.sent - streak.first) / (now - streak.start.at)
     return _set_pace(state._replace(anchor=streak.start, tried_slower=True), now, mark, low, high), None
 
@@ -502,17 +537,17 @@ def _on_unexpected_refusal(
     excess = excess_refusals(streak, share, state.refusals)
     if excess >= PACED_STREAK_EXCESS * (1 + 2 * is_rough) and (is_lasting or not is_rough):
         refused_share = (state.refusals - streak.refusals_before) / (streak.last - streak.first + 1)
-        if refused_share <= MAX_NOISE_SHARE and (state.tried_slower or is_rough):
+        if refused_share <= MAX_NOISE and (state.tried_slower or is_rough):
             return _assume_noise(state, now, refusal, refused_share, rate_per_s), None
         if not is_rough:
-            stays_known = state.pace_known and refused_share <= MAX_NOISE_SHARE
-            measured = min_rate_between(streak.start, mark, refusal, now)
+            stays_known = state.pace_known and refused_share <= MAX_NOISE
+            measured = rate_between(streak.start, mark)
             low = rate_per_s * (1 - refused_share) if stays_known else measured
             slower = state._replace(tried_slower=state.pace_known, streak=NO_STREAK, anchor=streak.start)
             return _set_pace(slower, now, mark, low, rate_per_s)._replace(pace_known=stays_known), None
         state = state._replace(streak=NO_STREAK)
     if is_rough:
-        return _measure_rate(state, now, refusal, marks, rate_per_s), None
+        return _measure_rate(state, now, marks, rate_per_s), None
     return _pause(state, now, refusal, rate_per_s) if follows_refusal and state.pace_known else (state, None)
 
 
@@ -553,12 +588,21 @@ def _height(refusal: RefusedRequest) -> int:
     return refusal.in_flight if refusal.others is None else refusal.others
 
 
-def _note_height(state: AdaptiveState, refusal: RefusedRequest) -> AdaptiveState:
+def _note_height(state: AdaptiveState, refusal: RefusedRequest, mark: Mark) -> AdaptiveState:
     """Store how many calls were in flight, and whether it was as many as last time."""
     height = _height(refusal)
-    is_same = height >= 1 and abs(height - state.last_height) <= height / 20
+    is_same = 1 <= height == state.last_height and state.refuted_at >= refusal.sent_at
     same_height = state.same_height + 1 if is_same else min(state.same_height, 0)
-    return state._replace(last_height=height, same_height=same_height, successes_above=0)
+    return state._replace(
+        last_height=height, same_height=same_height, successes_above=0, refuted_at=inf, noted_at=mark.accepted
+    )
+
+
+def _limit_concurrency(state: AdaptiveState, now: float, height: float) -> AdaptiveState:
+    """Limit the calls in flight instead of their pace."""
+    return _without_pace(state, now)._replace(
+        window=height, ceiling=height, probe_after=max(MIN_PROBE_AFTER, 4 * height), successes=0, episode_start=now
+    )
 
 
 def _pause(state: AdaptiveState, now: float, refusal: RefusedRequest, rate_per_s: float) -> tuple[AdaptiveState, float]:
@@ -643,24 +687,14 @@ def _start_search(state: AdaptiveState, start: float, highest_rate_per_s: float,
     return state._replace(pace=pace, pace_gain=gain, spacing_left=highest_rate_per_s * ramp_s / 2, idle_requests=0)
 
 
-def _measure_rate(
-    state: AdaptiveState, now: float, refusal: RefusedRequest, marks: tuple[Mark, Mark], high_per_s: float
-) -> AdaptiveState:
-    """Set the pace to what was accepted, since it was exceeded; or set a concurrency limit if that was refused."""
+def _measure_rate(state: AdaptiveState, now: float, marks: tuple[Mark, Mark], high_per_s: float) -> AdaptiveState:
+    """Set the pace to what was accepted, since it was exceeded."""
     mark, before = marks
     accepted = mark.accepted - state.crossed.accepted
-    if accepted >= SUCCESSES_ABOVE:
-        state = _note_height(state, refusal)
-    if state.same_height >= SAME_HEIGHT_REPEATS:
-        height = max(MIN_IN_FLIGHT, float(_height(refusal)))
-        probe_after = max(MIN_PROBE_AFTER, 4 * height)
-        return _without_pace(state, now)._replace(
-            window=height, ceiling=height, probe_after=probe_after, successes=0, episode_start=now
-        )
-    low_per_s = min_rate_between(state.anchor, mark, refusal, now)
+    low_per_s = rate_between(state.anchor, mark)
     for anchor in (state.crossed, before) if state.spacing else ():
-        if mark.accepted - anchor.accepted > MIN_SPACING:
-            rate_per_s = min_rate_between(anchor, mark, refusal, now)
+        if mark.accepted - anchor.accepted >= MIN_SPACING - 1:
+            rate_per_s = rate_between(anchor, mark)
             if rate_per_s > low_per_s:
                 low_per_s, state = rate_per_s, state._replace(anchor=anchor)
     if accepted >= MIN_SPACING and abs(low_per_s - state.min_rate_per_s) <= EQUAL_RATE_SHARE * low_per_s:

@@ -149,6 +149,8 @@ class Permit(NamedTuple):
         Tokens that the provider counts whatever is used; the rest of what was booked is refunded.
     others
         Calls that were in flight when it was granted.
+    rate_per_s
+        The pace at which it was granted, if calls were paced.
     """
 
     granted_at: float
@@ -156,6 +158,7 @@ class Permit(NamedTuple):
     booked_total: RateCost
     least_tokens: float = 0.0
     others: int = 0
+    rate_per_s: float | None = None
 
 
 class Refusals(NamedTuple):
@@ -494,11 +497,13 @@ class RateLimiter:
             limit.state = state
         if limiter.leased is not None:
             limiter.leased.take(cost)
+        rate_per_s = None
         if adaptive is not None and adaptive.pace is not None:
+            rate_per_s = adaptive.pace.rate_per_s
             limiter.adaptive = on_paced_request(adaptive, adaptive.pace, now)
         limiter.in_flight += 1
         limiter.booked = add_costs(limiter.booked, cost)
-        return Permit(now, cost, limiter.booked, others=limiter.in_flight - 1)
+        return Permit(now, cost, limiter.booked, others=limiter.in_flight - 1, rate_per_s=rate_per_s)
 
     def _admit_waiters(self) -> None:
         """Admit the calls that may be sent, first come first served, and set the timer for the next."""
@@ -641,6 +646,7 @@ class RateLimiter:
                 limiter.in_flight,
                 retry_after_s,
                 permit.others,
+                permit.rate_per_s,
             )
             limiter.adaptive, pause_s = on_rate_limited(before, now, refusal)
             if limiter.adaptive.episode_start != before.episode_start:
