@@ -416,6 +416,8 @@ class _EmbedRun:
         vectors, size = memoryview(response.vectors), BYTES_PER_NUMBER * response.dimensions
         latency_s, started_at = answer.latency_s or 0.0, answer.started_at
         entries: list[Entry] = []
+        outcomes: list[tuple[bytes, Answer]] = []
+        model = self._spec.target.cache_name
         for index, position in enumerate(positions):
             own = EmbeddingResponse(
                 vectors=vectors[size * index : size * (index + 1)],
@@ -427,16 +429,21 @@ class _EmbedRun:
             outcome = Answer(
                 Success(own), answer.latency_s, None, answer.rate_wait_s, answer.total_s, attempts, started_at
             )
-            key, written_as = self._spec.keys[position], None
+            key = self._spec.keys[position]
+            outcomes.append((key, outcome))
             if self._writer.store is not None:
                 value = pack_vector(own, key, latency_s=latency_s, started_at=started_at)
-                entries.append(Entry(key, value, self._spec.target.cache_name, started_at))
-                written_as = key
+                entries.append(Entry(key, value, model, started_at))
             self._settle(position, outcome)
-            if self._flight is not None:
-                self._flight.release(key, outcome, written_as)
         if entries:
             self._writer.enqueue_entries(entries)
+        if self._flight is None:
+            return
+        if entries:
+            self._flight.release_written(outcomes)
+        else:
+            for key, outcome in outcomes:
+                self._flight.release(key, outcome)
 
     def _settle_unsettled(self, positions: Sequence[int], outcome: Answer) -> None:
         """Settle the texts of a pack that have no outcome yet, and release their keys."""
