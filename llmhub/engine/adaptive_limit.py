@@ -495,6 +495,7 @@ def _on_unpaced_refusal(
         return state, None if state.noise else min(latency_s, MIN_PAUSE_S, LONE_PAUSE_SHARE * since_last_s)
     # A concurrency limit that was found before no longer holds.
     had_limit = state.window < MAX_IN_FLIGHT and state.ramp_from is None
+    known_per_s = state.min_rate_per_s if had_limit else 0.0
     state = state._replace(
         window=MAX_IN_FLIGHT,
         ceiling=inf,
@@ -508,6 +509,8 @@ def _on_unpaced_refusal(
         pace_known=False,
         same_height=-TARGET_SPACING if had_limit else state.same_height,
     )
+    if known_per_s:
+        return _set_pace(state._replace(anchor=mark), now, mark, known_per_s, 2 * known_per_s), None
     if is_crowd:
         state = _note_height(state, refusal, mark)
         state = state._replace(last_height=crowd.height, anchor=crowd.start, blocked_since=refusal.sent_at)
@@ -599,9 +602,14 @@ def _note_height(state: AdaptiveState, refusal: RefusedRequest, mark: Mark) -> A
 
 
 def _limit_concurrency(state: AdaptiveState, now: float, height: float) -> AdaptiveState:
-    """Limit the calls in flight instead of their pace."""
+    """Limit the calls in flight instead of their pace; the rate is remembered in case that is wrong."""
     return _without_pace(state, now)._replace(
-        window=height, ceiling=height, probe_after=max(MIN_PROBE_AFTER, 4 * height), successes=0, episode_start=now
+        min_rate_per_s=state.min_rate_per_s,
+        window=height,
+        ceiling=height,
+        probe_after=max(MIN_PROBE_AFTER, 4 * height),
+        successes=0,
+        episode_start=now,
     )
 
 

@@ -362,6 +362,14 @@ def test_slow_refusals_by_chance_do_not_confirm_a_slow_pace(error: Any, virtual:
     assert elapsed_s <= 3 * provider.answers / 187
 
 
+@pytest.mark.parametrize("seed", [10, 17])
+def test_a_concurrency_limit_that_was_none_does_not_make_the_run_crawl(seed: int, virtual: Any) -> None:
+    """At a steady pace, as many calls are in flight at one refusal as at the next: the rate is found again at once."""
+    options = {"bucket": bucket(40.0, 2.0), "share": 0.02, "latency_s": 0.2, "seed": seed}
+    provider, elapsed_s, _ = run_saturated(virtual, 1000, error=RateLimited(retry_after_s=2.0), **options)
+    assert elapsed_s <= 3 * provider.answers / 40
+
+
 # On a population of server models
 
 specification = importlib.util.spec_from_file_location("pacing", Path(__file__).parents[2] / "benchmarks" / "pacing.py")
