@@ -410,6 +410,9 @@ def test_a_run_holds_no_object_for_each_of_its_rows(tmp_path: Path, monkeypatch:
     monkeypatch.setattr(results, "OUTCOMES_AT_ONCE", 100)
     held, calls = defaultdict[str, list[int]](list), Counter[str]()
 
+    def count() -> int:
+        return sum(1 for each in gc.get_objects() if type(each) in kinds)
+
     def watch(owner: Any, name: str) -> None:
         function = getattr(owner, name)
 
@@ -417,7 +420,7 @@ def test_a_run_holds_no_object_for_each_of_its_rows(tmp_path: Path, monkeypatch:
             found = function(*given, **options)
             calls[name] += 1
             if calls[name] % 5 == 1 and len(held[name]) < 3:
-                held[name].append(sum(1 for each in gc.get_objects() if type(each) in kinds))
+                held[name].append(count() - before)
             return found
 
         monkeypatch.setattr(owner, name, watched)
@@ -425,6 +428,8 @@ def test_a_run_holds_no_object_for_each_of_its_rows(tmp_path: Path, monkeypatch:
     watch(BatchClient, "status")
     watch(BatchCollector, "store_rows")
     watch(results, "_segment_table")
+    gc.collect()
+    before = count()
     with simulated(tmp_path) as (_, hub):
         prompts = [f"question {number}" for number in range(rows)]
         job = llmhub.submit({"q": prompts}, "{q}", model=MODELS[0], hub=hub, mode="batch", poll_s=0.02, progress=False)
