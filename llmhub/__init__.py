@@ -43,8 +43,8 @@ def _suggestion(name: str) -> str:
 
 
 _RARE: Final = frozenset({
-    "Breaker", "Completion", "CompletionResponse", "CostOptimized", "Health", "Hedge", "Job", "LowLatency", "RankedText",
-    "RedactionPattern", "Redactor", "RoundRobin", "Row", "StreamChunk", "Timeout", "Weighted", "Written",
+    "Breaker", "Completion", "CompletionResponse", "CostOptimized", "Health", "Hedge", "Job", "LowLatency",
+    "RankedText", "RedactionPattern", "Redactor", "RoundRobin", "Row", "StreamChunk", "Timeout", "Weighted", "Written",
     "acomplete_table", "aembed", "aembed_table", "ahealth_check", "complete_parallel", "complete_record_batches",
     "current_hub", "load_plugins", "matrix",
     "metadata", "plan_embeddings", "presidio_recognizer", "rehearsal", "schema_of", "stream_table", "types",
