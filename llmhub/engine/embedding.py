@@ -437,13 +437,9 @@ class _EmbedRun:
             self._settle(position, outcome)
         if entries:
             self._writer.enqueue_entries(entries)
-        if self._flight is None:
-            return
-        if entries:
-            self._flight.release_written(outcomes)
-        else:
+        if self._flight is not None:
             for key, outcome in outcomes:
-                self._flight.release(key, outcome)
+                self._flight.release(key, outcome, key if entries else None)
 
     def _settle_unsettled(self, positions: Sequence[int], outcome: Answer) -> None:
         """Settle the texts of a pack that have no outcome yet, and release their keys."""

@@ -220,11 +220,6 @@ class SingleFlight(Generic[ItemT]):
                 self._log.release_key(alternative, None)
         self._log.release_key(key, outcome, written_as)
 
-    def release_written(self, outcomes: Sequence[tuple[bytes, RowOutcome]]) -> None:
-        """Release keys without alternatives whose successful responses are being written under them."""
-        self._claimed.difference_update([key for key, _ in outcomes])
-        self._log.release_written(outcomes)
-
     def close(self) -> None:
         """Release all keys of this run."""
         self._closed = True

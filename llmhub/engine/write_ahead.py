@@ -356,17 +356,6 @@ class WriteAheadLog:
         for waiter in waiters:
             waiter(outcome)
 
-    def release_written(self, outcomes: Iterable[tuple[bytes, RowOutcome]]) -> None:
-        """Release keys whose successful responses are being written under them (see `release_key`)."""
-        for key, outcome in outcomes:
-            waiters = self._in_flight.pop(key, ())
-            self._recent[key] = outcome
-            self._awaiting_write.setdefault(key, []).append(key)
-            for waiter in waiters:
-                waiter(outcome)
-        while len(self._recent) > MAX_RECENT_OUTCOMES:
-            self._recent.popitem(last=False)
-
     def on_written(self, keys: Iterable[bytes]) -> None:
         """Release the leases of keys whose responses are now in the store."""
         for written in keys:
