@@ -40,7 +40,7 @@ from llmhub.engine.event_loop import run_in_thread
 from llmhub.engine.row_outcome import RowOutcome, cancelled_outcome, is_failure
 
 COMMIT_INTERVAL_S: Final = 0.005
-"""Minimum time between two commits that a request waits for, unless as many wait as are being answered; the first one
+"""Minimum time between two commits that a request waits for, unless half of the requests in flight wait; the first one
 after a pause starts at once."""
 MANY_CALLS: Final = 64
 """Single calls at once for which commits are gathered as for a run."""

@@ -79,7 +79,7 @@ class NothingPending:
         pass
 
 
-async def test_requests_are_recorded_once_as_many_wait_as_are_being_answered(
+async def test_requests_are_recorded_at_once_when_half_of_them_wait(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(write_ahead, "COMMIT_INTERVAL_S", 600.0)
