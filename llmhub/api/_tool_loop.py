@@ -24,6 +24,7 @@ from returns.result import Failure
 from llmhub.api._completion import BilledUsage, completion_of
 from llmhub.core.errors import Cancelled, Unsupported
 from llmhub.core.protocol import prepare
+from llmhub.core.reasoning_details import REASONING_DETAILS
 from llmhub.core.tool_functions import ToolFunction, result_text
 from llmhub.core.types import (
     CompletionRequest,
@@ -31,12 +32,15 @@ from llmhub.core.types import (
     Image,
     Logprobs,
     Message,
+    Opaque,
+    Part,
     Reasoning,
     Text,
     ToolCall,
     ToolResult,
     Usage,
 )
+from llmhub.core.validation import PART_PATH
 from llmhub.engine.call import Answer, Call
 from llmhub.engine.client import SendResult
 from llmhub.engine.event_loop import StopSignal
@@ -134,7 +138,13 @@ SendTurn: TypeAlias = Callable[[Call], Awaitable[SendResult]]
 
 
 async def converse(
-    call: Call, loop: ToolLoop, stop: StopSignal, send: SendTurn, first: Answer | None = None
+    call: Call,
+    loop: ToolLoop,
+    stop: StopSignal,
+    send: SendTurn,
+    first: Answer | None = None,
+    *,
+    is_routed: bool = False,
 ) -> Conversation:
     """Send a call, run the functions that the response calls, and go on until a response calls none.
 
@@ -144,6 +154,8 @@ async def converse(
         Answers the call of each turn.
     first
         The answer to the first turn, if the cache has it.
+    is_routed
+        Whether other models may answer: unsigned reasoning is then kept from them, since some refuse it.
     """
     conversation = Conversation(call.request.messages)
     for turn in range(loop.max_turns):
@@ -161,7 +173,8 @@ async def converse(
         turn_completion = completion_of(response, answer, target)
         conversation.billed += turn_completion.billed
         conversation.listed += turn_completion.listed
-        conversation.messages = (*conversation.messages, Message("assistant", _parts_to_send(response)))
+        parts = _parts_to_send(call, conversation.messages, response, is_routed=is_routed)
+        conversation.messages = (*conversation.messages, Message("assistant", parts))
         calls = response.tool_calls
         known = [tool_call for tool_call in calls if tool_call.name in loop.functions]
         # A tool that is no function is for the caller, as are the calls of the last turn.
@@ -208,14 +221,35 @@ async def _run_tool(loop: ToolLoop, call: ToolCall) -> ToolResult:
     return ToolResult(call.id, result_text(value), call.name)
 
 
-def _parts_to_send(response: CompletionResponse) -> tuple[Any, ...]:
-    """Return the parts of a response that go back to the model: reasoning only where it is signed."""
-    return tuple(
+def _parts_to_send(
+    call: Call, messages: tuple[Message, ...], response: CompletionResponse, *, is_routed: bool
+) -> tuple[Part, ...]:
+    """Return the parts of a response that go back to the model: reasoning only where the provider takes it."""
+    keeps_unsigned = call.target.provider.wire.has_unsigned_reasoning and not is_routed
+    parts = tuple(
         part
         for part in response.parts
         if not isinstance(part, Logprobs)
-        and not (isinstance(part, Reasoning) and not (part.signature or part.redacted))
+        and (keeps_unsigned or not (isinstance(part, Reasoning) and _is_unsigned(part)))
     )
+    while any(isinstance(part, (Reasoning, Opaque)) for part in parts):
+        request = replace(call.request, messages=(*messages, Message("assistant", parts)), unsupported="error")
+        probe = prepare(call.target.provider, call.target.endpoint, request, time.time())
+        error = None if is_successful(probe) else probe.failure()
+        match = PART_PATH.fullmatch(error.path) if isinstance(error, Unsupported) else None
+        if match is None or int(match[1]) != len(messages):
+            break
+        index = int(match[2])
+        if not _is_unsigned(parts[index]):
+            break
+        parts = (*parts[:index], *parts[index + 1 :])
+    return parts
+
+
+def _is_unsigned(part: Part) -> bool:
+    """Return whether a part is reasoning that the next turn can do without."""
+    is_details = isinstance(part, Opaque) and part.kind == REASONING_DETAILS
+    return is_details or (isinstance(part, Reasoning) and not (part.signature or part.redacted))
 
 
 def _supported_results(call: Call, results: Sequence[ToolResult]) -> tuple[ToolResult, ...]:

@@ -168,7 +168,9 @@ class ToolRows:
                     run_id=self.run_id,
                     journal=self.run.journal,
                 )
-                conversation = await converse(make_call(prompt, key), self.loop, self.stop, send, first)
+                conversation = await converse(
+                    make_call(prompt, key), self.loop, self.stop, send, first, is_routed=bool(self.run.hub.route)
+                )
             finally:
                 self.in_flight -= 1
             self._settle(position, conversation.answer())

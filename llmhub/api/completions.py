@@ -352,7 +352,7 @@ async def _execute(run: _CompletionRun, stop: StopSignal) -> Answer:
 async def _execute_with_tools(run: _CompletionRun, call: Call, loop: ToolLoop, stop: StopSignal) -> Answer:
     """Hold the conversation of a call with tools, and return its last answer with the totals of all turns."""
     send = partial(run.hub.runtime.send, stop=stop, cache_mode=run.cache, run_id=uuid4().bytes)
-    conversation = await converse(call, loop, stop, send)
+    conversation = await converse(call, loop, stop, send, is_routed=bool(run.hub.route))
     run.conversation.append(conversation)
     for result in conversation.problems:
         warn_run_problems(result)

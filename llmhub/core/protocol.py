@@ -304,8 +304,8 @@ class StreamDecoder:
             return ()
         if len(self._head) < HEAD_SIZE:
             self._head = (self._head + chunk)[:HEAD_SIZE]
-            # Others stream server-sent events under that content type.
-            self._is_json_body = self._is_json_body and not self._is_sse()
+            # Others stream server-sent events under that content type, or send JSON under another one.
+            self._is_json_body = (self._is_json_body or self._is_json()) and not self._is_sse()
         if self._is_json_body:
             self._rest += chunk
             return ()
@@ -330,12 +330,24 @@ class StreamDecoder:
             return Failure(self.error)
         if self._is_json_body:
             return interpret(self._provider, replace(self._reply, body=self._rest))
-        if not self._has_frames and (self._head.lstrip()[:1] == b"<" or _media_type(self._reply) == "text/html"):
+        if self._is_no_stream():
             return Failure(self._fail(Malformed(path="$", message=f"not a stream: {excerpt(self._head)}")))
         folded = fold((*deltas, *last))
         if not is_successful(folded):
             return Failure(_with_reply_context(self._provider, self._reply, folded.failure()))
         return Success(_completed(self._provider, self._reply, folded.unwrap()))
+
+    def _is_json(self) -> bool:
+        """Return whether the body begins as an object, where a stream begins with the name of a field."""
+        return self._provider.wire.framing == "sse" and not self._has_frames and self._head.lstrip()[:1] == b"{"
+
+    def _is_no_stream(self) -> bool:
+        """Return whether the body was a page or another text, not a stream that broke off."""
+        head, media_type = self._head.lstrip(), _media_type(self._reply)
+        if self._has_frames or not head:
+            return False
+        is_text = self._provider.wire.framing == "sse" and media_type not in {"", "text/event-stream"}
+        return head[:1] == b"<" or media_type == "text/html" or (is_text and not self._is_sse())
 
     def _is_sse(self) -> bool:
         return self._provider.wire.framing == "sse" and self._head.lstrip().startswith(SSE_FIELDS)

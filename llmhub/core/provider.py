@@ -336,6 +336,8 @@ class Wire:
         Body to response for the common case, ``None`` for all others. Law: its responses equal those of ``decode``.
     decode_usage
         Token counts of a payload that ``decode`` rejects, because the provider bills it nevertheless.
+    has_unsigned_reasoning
+        Whether a tool loop sends reasoning back although it is not signed; the other formats sign what they need back.
     """
 
     name: str
@@ -347,6 +349,7 @@ class Wire:
     stream_fields: Mapping[str, object] = field(default_factory=dict)
     decode_fast: Callable[[bytes], CompletionResponse | None] = _no_fast_path
     decode_usage: Callable[[Payload], Usage] = _no_usage
+    has_unsigned_reasoning: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -104,6 +104,24 @@ def parse_http_date(value: str, reply: HttpReply) -> float | None:
     return None if time is None else _seconds_until(time, reply)
 
 
+EPOCH: Final = re.compile(r"\d{10}(?:\.\d{1,9})?", re.ASCII)
+
+
+def parse_seconds_or_epoch(value: str, reply: HttpReply) -> float | None:
+    """Parse seconds, or the epoch seconds of a time; return seconds from the reply, 0 for a time that has passed.
+
+    Examples
+    --------
+    >>> reply = HttpReply(200, {"date": "Sun, 22 Nov 2026 10:00:00 GMT"})
+    >>> parse_seconds_or_epoch("30", reply), parse_seconds_or_epoch("1795341660", reply)
+    (30.0, 60.0)
+    """
+    value = value.strip()
+    if not EPOCH.fullmatch(value):
+        return parse_seconds(value, reply)
+    return _seconds_until(datetime.fromtimestamp(float(value), UTC), reply)
+
+
 NOTHING: Final = RateLimitInfo()
 """What a reply without any of the headers reports."""
 
@@ -232,12 +250,12 @@ def tightest(*readers: Callable[[HttpReply], RateLimitInfo]) -> Callable[[HttpRe
     return read
 
 
-def read_window(window: str) -> Callable[[HttpReply], RateLimitInfo]:
-    """Return a reader of headers that end in ``window``, with resets in seconds (``x-ratelimit-reset-requests-day``).
+def read_window(window: str, parse_reset: HeaderParser = parse_seconds) -> Callable[[HttpReply], RateLimitInfo]:
+    """Return a reader of headers that end in ``window``, and their resets (``x-ratelimit-reset-requests-day``).
 
     An allowance of an hour or a day without a reset is left out, since others are taken for a minute's.
     """
-    resets = {f"reset_{unit}_s": ((f"x-ratelimit-reset-{unit}-{window}",), parse_seconds) for unit in LIMITED_UNITS}
+    resets = {f"reset_{unit}_s": ((f"x-ratelimit-reset-{unit}-{window}",), parse_reset) for unit in LIMITED_UNITS}
     read_all = rate_limit_reader({**per_window_headers(f"requests-{window}", f"tokens-{window}"), **resets})
 
     def read(reply: HttpReply) -> RateLimitInfo:

@@ -37,6 +37,7 @@ class PlainChatChoice(msgspec.Struct, gc=False):
     message: PlainChatMessage
     finish_reason: str
     logprobs: None = None
+    error: None = None
 
 
 class PlainChatResponse(msgspec.Struct):
@@ -78,6 +79,7 @@ class PlainChatChunkChoice(msgspec.Struct, gc=False):
     finish_reason: None = None
     logprobs: None = None
     usage: None = None
+    error: None = None
 
 
 class PlainChatChunk(msgspec.Struct):

@@ -275,4 +275,5 @@ WIRE: Final = Wire(
     decode_usage=_usage,
     framing="json_lines",
     stream_fields={"stream": True},
+    has_unsigned_reasoning=True,
 )

@@ -167,6 +167,8 @@ def decode(payload: Payload) -> Result[CompletionResponse, LLMError]:
     response_id = as_text(payload.get("id"))
     answers = []
     for index, choice in enumerate(choices.unwrap()):
+        if isinstance(choice, dict) and as_mapping(choice.get("error")):  # of a gateway whose server broke off
+            return Failure(_error(choice, None))
         # A filtered answer may have a finish reason and no message.
         if not isinstance(choice, dict) or not (isinstance(choice.get("message"), dict) or choice.get("finish_reason")):
             return Failure(Malformed(path=f"$.choices[{index}].message", message="expected an object"))
@@ -226,6 +228,8 @@ def _chunk(payload: Payload) -> Result[tuple[Delta, ...], LLMError]:
     response_id = as_text(payload.get("id"))
     deltas: list[Delta] = [StreamStarted(as_text(payload.get("model")), response_id)]
     for choice in iter_objects(payload.get("choices")):
+        if as_mapping(choice.get("error")):
+            return Failure(_error(choice, None))
         deltas.extend(_deltas(choice, response_id))
         answer = as_count(choice.get("index")) or 0
         # They are repeated in every chunk, so their content is their key.
@@ -580,6 +584,7 @@ WIRE: Final = Wire(
     decode_fast=decode_fast,
     decode_usage=lambda payload: _usage(_usage_counts(payload), payload.get("service_tier")),
     stream_fields={"stream": True, "stream_options": {"include_usage": True}},
+    has_unsigned_reasoning=True,
 )
 SIGNED_WIRE: Final = replace(WIRE, encode=partial(encode, signs_calls=True))
 """Of servers that take Gemini's signatures of calls back."""

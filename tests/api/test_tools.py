@@ -143,6 +143,35 @@ def test_results_go_back_until_the_model_answers(hub: llmhub.Hub, sent: list[Cal
     assert json.loads(str(result.content))["city"] == json.loads(call.arguments)["city"]
 
 
+DETAILS = [{"type": "reasoning.text", "text": "hm", "signature": "s", "index": 0}]
+
+
+@pytest.mark.parametrize(
+    ("name", "sent_back"),
+    [
+        ("groq", {"content": None, "reasoning": "hm"}),
+        ("deepseek", {"content": None, "reasoning_content": "hm"}),
+        ("mistral", {"content": [{"type": "thinking", "thinking": [{"type": "text", "text": "hm"}]}]}),
+        ("openrouter", {"content": None, "reasoning_details": DETAILS}),
+        ("openai", {"content": None}),
+        ("fireworks", {"content": None}),
+    ],
+)
+def test_reasoning_goes_back_where_the_provider_takes_it(
+    name: str, sent_back: dict[str, Any], scripted: Any, replies: Any
+) -> None:
+    """A loop went on without the reasoning, which DeepSeek refuses, or failed where details are not taken."""
+    call = {"id": "call_1", "type": "function", "function": {"name": "clock", "arguments": '{"zone": "UTC"}'}}
+    message = {"role": "assistant", "content": None, "reasoning": "hm", "tool_calls": [call]}
+    choice = {"index": 0, "message": {**message, "reasoning_details": DETAILS}, "finish_reason": "tool_calls"}
+    server = scripted([replies.reply(json.dumps({"choices": [choice]}).encode())], [replies.answer("noon")])
+    endpoints = {name: llmhub.Endpoint(base_url=server.url, api_key="k")}
+    with llmhub.Hub(endpoints=endpoints, settings=Settings(), cache=llmhub.MemoryCache()) as hub:
+        assert llmhub.complete("q", model=f"{name}/m", hub=hub, tools=[clock]).text == "noon"
+    turn = json.loads(server.bodies[1])["messages"][1]
+    assert {field: turn[field] for field in turn if field not in {"role", "tool_calls"}} == sent_back
+
+
 def test_tokens_and_cost_are_those_of_all_turns(hub: llmhub.Hub) -> None:
     total = llmhub.complete(ASK, model=MODEL, hub=hub, tools=[weather])
     tool = function_tool(weather).tool

@@ -257,9 +257,24 @@ def test_recorded_headers_are_read(name: str) -> None:
         ),
         ("huggingface", {"remaining-tokens": 9, "remaining-tokens-minute": 4}, {"remaining_tokens": 4}),
         ("openai", {"remaining-tokens": 9, "limit-tokens": 20}, {"remaining_tokens": 9, "limit_tokens": 20}),
+        (
+            "sambanova",
+            {"limit-requests": 60, "remaining-requests": 42, "reset-requests": 1795341630},
+            {"limit_requests": 60, "remaining_requests": 42, "reset_requests_s": 30.0},
+        ),
+        (
+            "sambanova",
+            {"remaining-requests": 42, "remaining-requests-day": 7, "reset-requests-day": 1795428000},
+            {"remaining_requests": 7, "reset_requests_s": 86400.0},
+        ),
+        (
+            "sambanova",
+            {"limit-tokens-day": 200000, "remaining-tokens-day": 99, "reset-tokens-day": 7200},
+            {"limit_tokens": 200000, "remaining_tokens": 99, "reset_tokens_s": 7200.0},
+        ),
     ],
 )
 def test_windows_of_vendors(name: str, headers: dict[str, float], expected: dict[str, Any]) -> None:
-    reply = HttpReply(200, {f"x-ratelimit-{key}": str(value) for key, value in headers.items()})
+    reply = HttpReply(200, {f"x-ratelimit-{key}": str(value) for key, value in headers.items()}, received_at=1795341600)
     info = PROVIDERS[name].limits(reply)
     assert {field: getattr(info, field) for field in expected} == expected

@@ -193,6 +193,37 @@ def test_html_page_is_named_with_its_content_type_and_first_words() -> None:
     assert "text/html" in interpret_stream(PROVIDERS["openai"], reply, []).failure().message
 
 
+def test_another_text_than_a_stream_is_named_and_not_retried() -> None:
+    result = interpret_stream(PROVIDERS["openai"], HttpReply(200, {"content-type": "text/plain"}), [b"try later"])
+    assert isinstance(result.failure(), errors.Malformed)
+    assert "not a stream: try later (content type text/plain)" in result.failure().message
+    cut_off = interpret_stream(PROVIDERS["openai"], HttpReply(200, {"content-type": "text/event-stream"}), [b"dat"])
+    assert isinstance(cut_off.failure(), errors.Disconnected)
+
+
+@pytest.mark.parametrize("size", [1, 1000])
+def test_json_in_place_of_a_stream_is_decoded_under_any_content_type(size: int) -> None:
+    body = chat_reply({"content": "Hi"})
+    pieces = [body[start : start + size] for start in range(0, len(body), size)]
+    for content_type in ("text/plain", "", "text/event-stream"):
+        reply = HttpReply(200, {"content-type": content_type})
+        assert interpret_stream(PROVIDERS["openai"], reply, pieces).unwrap().text == "Hi"
+
+
+def test_answer_that_its_server_broke_off_is_an_error_whole_and_streamed() -> None:
+    """https://openrouter.ai/docs/api/reference/errors-and-debugging (read 2026-11-30): a choice may hold the error."""
+    error = {"message": "Provider returned error", "code": 502, "metadata": {"raw": "died", "provider_name": "Atlas"}}
+    choice = {"index": 0, "finish_reason": "error", "error": error}
+    body = json.dumps({"id": "1", "choices": [{**choice, "message": {"content": "abc"}}]}).encode()
+    stream = events(chat_chunk(content="abc"), {"choices": [{**choice, "delta": {"content": ""}}]})
+    for result in (
+        interpret(PROVIDERS["openrouter"], HttpReply(200, {}, body)),
+        interpret_stream(PROVIDERS["openrouter"], SSE, [stream]),
+    ):
+        assert errors.is_transient(result.failure())
+        assert "Atlas: died" in result.failure().message
+
+
 # Tool calls
 
 
