@@ -10,12 +10,14 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any, Final, NamedTuple, TypeAlias
+from operator import attrgetter
+from typing import Final, NamedTuple, TypeAlias
 
 from returns.pipeline import is_successful
 from returns.result import Result, Success
 
 from llmhub.core.cache_key import canonical_json, json_string, json_strings, key_prefix, keyed_endpoint, request_keyer
+from llmhub.core.construction import fast_constructor
 from llmhub.core.errors import LLMError
 from llmhub.core.protocol import prepare
 from llmhub.core.provider import Endpoint, HttpRequest, Provider
@@ -34,9 +36,12 @@ PLACEHOLDER: Final = "\x00llmhub\x00"
 """Stands for the prompt while the rest is encoded; prompts do not contain NUL."""
 PIECES_AROUND_PLACEHOLDER: Final = 2
 """Pieces into which one placeholder splits the encoded request."""
-_REQUEST_SLOTS: Final[tuple[Any, ...]] = tuple(getattr(CompletionRequest, name) for name in CompletionRequest.__slots__)
-_SET_MODEL: Final = next(slot.__set__ for slot in _REQUEST_SLOTS if slot.__name__ == "model")
-_COPY_OTHERS: Final = tuple((slot.__set__, slot.__get__) for slot in _REQUEST_SLOTS if slot.__name__ != "model")
+# With values that are normal already, since normalizing them takes long.
+_NEW_REQUEST: Final = fast_constructor(CompletionRequest)
+_NEW_MESSAGE: Final = fast_constructor(Message)
+_NEW_HTTP_REQUEST: Final = fast_constructor(HttpRequest)
+_FIELDS_AFTER_MODEL: Final = attrgetter(*CompletionRequest.__slots__[1:])
+_FIELDS_AFTER_MESSAGES: Final = attrgetter(*CompletionRequest.__slots__[2:])
 
 
 def request_template(request: CompletionRequest) -> PromptToRequest:
@@ -49,17 +54,10 @@ def request_template(request: CompletionRequest) -> PromptToRequest:
     >>> request_template(CompletionRequest(model="m", messages=()))("hi").messages[0].text
     'hi'
     """
-    messages = request.messages
-    setters = [(slot.__set__, slot.__get__(request)) for slot in _REQUEST_SLOTS if slot.__name__ != "messages"]
-    set_messages = next(slot.__set__ for slot in _REQUEST_SLOTS if slot.__name__ == "messages")
+    model, messages, others = request.model, request.messages, _FIELDS_AFTER_MESSAGES(request)
 
     def to_request(prompt: str) -> CompletionRequest:
-        # Set field by field, because `replace` would normalize all fields once more per prompt.
-        copy = object.__new__(CompletionRequest)
-        for set_field, value in setters:
-            set_field(copy, value)
-        set_messages(copy, (*messages, Message("user", (Text(prompt),))))
-        return copy
+        return _NEW_REQUEST(model, (*messages, _NEW_MESSAGE("user", (Text(prompt),))), *others)
 
     return to_request
 
@@ -74,12 +72,7 @@ def with_model(request: CompletionRequest, model: str) -> CompletionRequest:
     """
     if request.model == model:
         return request
-    # Set field by field: `replace` would normalize all fields again, for every routed call.
-    copy = object.__new__(CompletionRequest)
-    _SET_MODEL(copy, model)
-    for set_field, get_field in _COPY_OTHERS:
-        set_field(copy, get_field(request))
-    return copy
+    return _NEW_REQUEST(model, *_FIELDS_AFTER_MODEL(request))
 
 
 def prompt_keyer(provider: Provider, endpoint: Endpoint, to_request: PromptToRequest) -> PromptKeyer:
@@ -195,7 +188,7 @@ def _split_preparer(
     def prepare_prompt_only(prompt: str, now: float) -> Result[HttpRequest, LLMError]:
         if not prompt or (not prompt.isascii() and not _is_encodable(prompt)):
             return prepare_whole(prompt, now)  # wires encode an empty text differently; lone surrogates are an error
-        request = HttpRequest(method, url, headers, before + json_string(prompt) + after, dropped)
+        request = _NEW_HTTP_REQUEST(method, url, headers, before + json_string(prompt) + after, dropped)
         return Success(authorize(endpoint, request, now) if is_signed else request)
 
     return prepare_prompt_only

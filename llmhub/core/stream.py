@@ -16,6 +16,7 @@ from typing import Any, Final, TypeAlias
 import msgspec
 from returns.result import Failure, Result, Success
 
+from llmhub.core.construction import fast_constructor
 from llmhub.core.errors import Disconnected, LLMError
 from llmhub.core.forced_tool import FORCED_TOOL_NAME, is_forced_call, unwrap_forced_call, visible_text
 from llmhub.core.reasoning_details import REASONING_DETAILS, merge_details
@@ -37,6 +38,8 @@ from llmhub.core.types import (
     ToolCall,
     Usage,
 )
+
+_NEW_RESPONSE: Final = fast_constructor(CompletionResponse)
 
 
 @dataclass(frozen=True, slots=True)
@@ -258,13 +261,8 @@ def assemble_text_response(
     >>> fast == assemble_response([((Text("Hi"),), "stop")], served_model="m")
     True
     """
-    return CompletionResponse(
-        parts=(Text(text if text.isascii() else repair_surrogates(text)),),
-        finish_reason=reason,
-        usage=_bounded_usage(usage),
-        served_model=served_model,
-        request_id=request_id,
-    )
+    parts = (Text(text if text.isascii() else repair_surrogates(text)),)
+    return _NEW_RESPONSE(parts, reason, _bounded_usage(usage), served_model, request_id)
 
 
 def to_stream_chunk(deltas: Iterable[Delta]) -> StreamChunk | None:

@@ -31,6 +31,7 @@ from returns.result import Failure, Result, Success
 from yarl import URL
 
 from llmhub.core.cache_key import is_keyed
+from llmhub.core.construction import fast_constructor
 from llmhub.core.errors import NOT_CONNECTED, Disconnected, InvalidRequest, LLMError, Malformed, TimedOut, invalid
 from llmhub.core.payload import parse_json_object
 from llmhub.core.protocol import StreamDecoder, interpret, interpret_embedding, prepare, prepare_embedding
@@ -71,6 +72,8 @@ from llmhub.security.request_signing import SignedParts, sign_request
 
 E = TypeVar("E", bound=BaseException)
 
+_NEW_ANSWER: Final = fast_constructor(Answer)
+_NEW_REPLY: Final = fast_constructor(HttpReply)
 KEEP_ALIVE_S: Final = 30.0
 MAX_CACHED_URLS: Final = 4096
 MAX_INLINE_BODY_BYTES: Final = 1 << 20
@@ -222,7 +225,7 @@ class Transport:
             billed_failures = _billed_failures(target, observer)
             uncertain_requests = int(_is_uncertain(failure) and not billed_failures)
         # Every field by position, since keywords take longer.
-        answer = Answer(
+        answer = _NEW_ANSWER(
             outcome, latency_s, observer.ttft_s, None, latency_s, 1, now,
             False, request.dropped, _rate_limit_info(target, observer.reply), billed_failures, None, None,
             uncertain_requests,
@@ -288,7 +291,7 @@ class Transport:
             return None
         status, headers, body = await self._pool(pool_name).send(encoder.origin, message)
         self._connected_before.add(pool_name)
-        return HttpReply(status, headers, body, time.time())
+        return _NEW_REPLY(status, headers, body, time.time())
 
     def _pool(self, name: str) -> ConnectionPool:
         pool = self._pools.get(name)

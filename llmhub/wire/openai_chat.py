@@ -26,6 +26,7 @@ from typing import Final
 from returns.pipeline import is_successful
 from returns.result import Failure, Result, Success
 
+from llmhub.core.construction import fast_constructor
 from llmhub.core.errors import LLMError, Malformed
 from llmhub.core.framing import Frame
 from llmhub.core.payload import parse_json_object
@@ -120,6 +121,7 @@ REASONING_FIELDS: Final = ("reasoning_content", "reasoning")
 
 SEARCH_CONTEXTS: Final = {"medium": "medium", "high": "high"}
 """Perplexity's sizes of a search context with a fee above the standard one."""
+_NEW_USAGE: Final = fast_constructor(Usage)
 
 IN_BAND_STATUS: Final = {"invalid_request_error": 400, "invalid_parameter_error": 400}
 """Status for the type of an error that came inside a 200, without a status of its own."""
@@ -383,16 +385,10 @@ def _usage(counts: Mapping[str, object], service_tier: object = None) -> Usage:
     cached = capped_count(
         prompt, input_details("cached_tokens"), get("prompt_cache_hit_tokens"), get("num_cached_tokens")
     )
-    return Usage(
-        input_tokens=prompt,
-        output_tokens=completion,
-        cached_input_tokens=cached,
-        cache_write_tokens=capped_count(prompt, input_details("cache_write_tokens")),
-        reasoning_tokens=capped_count(completion, output_details("reasoning_tokens"), get("reasoning_tokens")),
-        service_tier=billed_tier(service_tier)
-        or ("" if context is None else SEARCH_CONTEXTS.get(as_text(context), "")),
-        reported_cost_usd=reported_cost(counts),
-    )
+    cache_writes = capped_count(prompt, input_details("cache_write_tokens"))
+    reasoning = capped_count(completion, output_details("reasoning_tokens"), get("reasoning_tokens"))
+    tier = billed_tier(service_tier) or ("" if context is None else SEARCH_CONTEXTS.get(as_text(context), ""))
+    return _NEW_USAGE(prompt, completion, cached, cache_writes, reasoning, None, tier, reported_cost(counts))
 
 
 def _finish_reason(reason: object) -> FinishReason:
