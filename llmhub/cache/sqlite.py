@@ -7,6 +7,7 @@
   are looked up one by one. The cost does not depend on the size of the file. Keys in any other order lie on a page
   each, so they are read through a memory-mapped connection. SQLite releases the GIL during each query.
 - Large values of equal size are inserted by one statement for many, for the same reason.
+- A batch of small values is one row of another table at first (`llmhub.cache.recent_answers`).
 - Vectors are in a file beside it (`llmhub.cache.vector_file`).
 
 The file is long because the queries for blocks depend on how rows are laid out.
@@ -29,6 +30,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 from urllib.parse import quote
 
 from llmhub.cache import sqlite_ledger, sqlite_limiter
+from llmhub.cache.recent_answers import CREATE_RECENT_TABLE, IS_EMPTY, RecentAnswers, append_recent, move_recent
 from llmhub.cache.store import (
     ABSENT,
     KEY_BYTES,
@@ -55,8 +57,8 @@ if TYPE_CHECKING:
 
 FILE_SUFFIXES: Final = ("", "-wal", "-shm", SUFFIX)
 """What the names of the files of a cache end with, after its path."""
-LAYOUT_VERSION: Final = 1
-"""``user_version`` of the file."""
+LAYOUT_VERSION: Final = 2
+"""``user_version`` of the file. Version 1 had no table ``recent``; it is added to a file that can be written."""
 APPLICATION_ID: Final = 0x6C6C6D68
 """``application_id`` of the file: 'llmh'."""
 PAGE_BYTES: Final = 4096
@@ -77,6 +79,10 @@ MAX_NONBLOCKING_ENTRIES, MAX_NONBLOCKING_BYTES = 512, 1 << 20
 """Limits of a write on the event loop."""
 SLOW_DISK_S, SLOW_DISK_PAUSE_S = 0.05, 1.0
 """A write on the event loop that took so long suggests a slow disk; none is tried during the pause."""
+MIN_RECENT_ENTRIES: Final = 8
+"""Smaller batches are not appended to ``recent`` while it is empty: a look-up then has nothing to read there."""
+MAX_RECENT_ENTRIES, MAX_RECENT_BYTES = 4096, 4 << 20
+"""Entries that a process appends to ``recent`` before they are moved."""
 CHECKPOINT_SOON_PAGES: Final = 4096
 """Pages written on the event loop, approximately, before the next write goes to a thread, since it may checkpoint."""
 
@@ -101,12 +107,18 @@ CREATE TABLE IF NOT EXISTS answers (
 PRAGMA application_id = {APPLICATION_ID};
 PRAGMA user_version = {LAYOUT_VERSION};
 {sqlite_ledger.CREATE_LEDGER_TABLES}
+{CREATE_RECENT_TABLE}
 COMMIT;
 """
-TABLES: Final = frozenset({"answers", "owners", "claims", "calls"})
+FIRST_TABLES: Final = frozenset({"answers", "owners", "claims", "calls"})
+"""Tables of a file of layout 1."""
+TABLES: Final = FIRST_TABLES | {"recent"}
 """Tables of a file that is set up."""
 _SCAN: Final = "SELECT rowid, key, value, model, created_at FROM answers WHERE rowid > ? ORDER BY rowid LIMIT ?"
-_PUT: Final = "INSERT OR REPLACE INTO answers (key, value, model, created_at) VALUES "
+_PUT: Final = "INSERT OR REPLACE INTO answers (key, value, model, created_at) VALUES {rows}"
+_PUT_IF_NONE_RECENT: Final = f"""
+INSERT OR REPLACE INTO answers (key, value, model, created_at) SELECT * FROM (VALUES {{rows}}) WHERE {IS_EMPTY}
+"""  # noqa: S608 - a constant
 _PUT_JOINED: Final = """
 INSERT OR REPLACE INTO answers (key, value, model, created_at)
 WITH RECURSIVE place(n) AS (VALUES (0) UNION ALL SELECT n + 1 FROM place WHERE n + 1 < ?1)
@@ -243,6 +255,8 @@ class _SqliteStore:
         self._nonblocking: _Connection | None = None
         self._slow_until = -math.inf
         self._unchecked_pages = 0
+        self._recent = RecentAnswers(may_lack_table=read_only)
+        self._recent_entries = self._recent_bytes = 0
         self._hits = self._misses = 0
         self._vectors = VectorFile(path, read_only=read_only)
         self.claims, self.ledger, self._close_ledger = sqlite_ledger.open_ledger(self.connection, self._try_connection)
@@ -301,14 +315,19 @@ class _SqliteStore:
     def _select_from(
         self, connection: sqlite3.Connection, columns: str, keys: Sequence[bytes], since: float
     ) -> list[tuple[Any, ...]]:
+        since, total = valid_since(since, self._ttl_s), len(keys)
         rows: list[tuple[Any, ...]] = []
-        since = valid_since(since, self._ttl_s)
+        if recent := self._recent.read(connection):
+            newest = {key: recent[key] for key in keys if key in recent}
+            keys = [key for key in keys if key not in newest]
+            width = columns.count(",") + 1
+            rows += [entry[:width] for entry in newest.values() if entry.created_at >= since]
         for start in range(0, len(keys), QUERY_KEYS):
             batch = keys[start : start + QUERY_KEYS]
             marks = ",".join("?" * len(batch))
             query = f"SELECT {columns} FROM answers WHERE key IN ({marks}) AND created_at >= ?"  # noqa: S608 - names and question marks
             rows += self._with_vectors(connection, connection.execute(query, (*batch, since)).fetchall())
-        self._count(len(rows), len(keys) - len(rows))
+        self._count(len(rows), total - len(rows))
         return rows
 
     def _with_vectors(self, connection: sqlite3.Connection, rows: list[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
@@ -329,9 +348,11 @@ class _SqliteStore:
 
     def get_block(self, keys: bytes, since: float = 0.0, /) -> BlockValues:
         with self.connection() as connection:
-            mapped = partial(self.connection, "mapped")
-            block = read_block(connection, mapped, keys, valid_since(since, self._ttl_s))
-            block = self._block_with_vectors(connection, keys, block)
+            mapped, since = partial(self.connection, "mapped"), valid_since(since, self._ttl_s)
+            recent = self._recent.read(connection)  # first: it may be moved to the table meanwhile
+            block = self._block_with_vectors(connection, keys, read_block(connection, mapped, keys, since))
+            if recent:
+                block = _block_with_recent(block, keys, recent, since)
         hits = int((block.sizes != ABSENT).sum())
         self._count(hits, len(block.sizes) - hits)
         return block
@@ -343,24 +364,22 @@ class _SqliteStore:
             return block
         values = [block.values[start : start + REFERENCE_BYTES] for start in block.starts[indices].tolist()]
         found = self._vectors.read(connection, [keys[KEY_BYTES * at : KEY_BYTES * (at + 1)] for at in indices], values)
-        parts, length = [block.values], len(block.values)
-        for index, value in zip(indices, found, strict=True):
-            block.starts[index], block.sizes[index] = length, ABSENT if value is None else len(value)
-            parts.append(value or b"")
-            length += len(parts[-1])
-        return block._replace(values=b"".join(parts))
+        return _replace_values(block, zip(indices, found, strict=True))
 
     def scan(self) -> Iterator[Entry]:
         last_rowid = 0
+        with self.connection() as connection:
+            recent = dict(self._recent.read(connection))
         while True:
             # In batches, so that the caller may write between them.
             with self.connection() as connection:
                 rows = connection.execute(_SCAN, (last_rowid, QUERY_KEYS)).fetchall()
-                entries = self._with_vectors(connection, [row[1:] for row in rows])
+                entries = self._with_vectors(connection, [row[1:] for row in rows if row[1] not in recent])
             if not rows:
-                return
+                break
             yield from map(Entry._make, entries)
             last_rowid = rows[-1][0]
+        yield from recent.values()
 
     def _count(self, hits: int, misses: int) -> None:
         with self._lock:
@@ -379,20 +398,41 @@ class _SqliteStore:
         too_large = len(entries) > MAX_NONBLOCKING_ENTRIES or size > MAX_NONBLOCKING_BYTES
         if too_large or self._unchecked_pages > CHECKPOINT_SOON_PAGES:
             return False
+        is_small = all(map(_is_single, entries))
+        has_many = self._recent_entries > MAX_RECENT_ENTRIES or self._recent_bytes > MAX_RECENT_BYTES
+        if has_many or (self._recent_entries and not is_small):
+            return False  # moving them takes longer
         self._require_same_file()
         self._unchecked_pages += len(entries) + size // PAGE_BYTES
         with self._try_connection() as connection:
-            return connection is not None and sqlite_ledger.try_write(partial(self._put, connection, entries))
+            if connection is None:
+                return False
+            put = self._append if is_small else self._put_if_none_recent
+            return sqlite_ledger.try_write(partial(put, connection, entries, size))
+
+    def _append(self, connection: sqlite3.Connection, entries: Sequence[Entry], size: int) -> bool:
+        """Append small entries to ``recent``, or insert a few where they belong if it is empty."""
+        if len(entries) < MIN_RECENT_ENTRIES and not self._recent_entries:
+            statements = _row_insertions(entries, _PUT_IF_NONE_RECENT)
+            if all(connection.execute(*statement).rowcount for statement in statements):
+                return True
+        append_recent(connection, entries)
+        self._recent_entries += len(entries)
+        self._recent_bytes += size
+        return True
+
+    def _put_if_none_recent(self, connection: sqlite3.Connection, entries: Sequence[Entry], _size: int) -> bool:
+        """Insert or replace entries if there is nothing to move before."""
+        return connection.execute(f"SELECT {IS_EMPTY}").fetchone()[0] and self._put(connection, entries)
 
     def _put(self, connection: sqlite3.Connection, entries: Iterable[Entry]) -> bool:
-        """Insert or replace entries in one transaction."""
+        """Insert or replace entries, those of ``recent`` before them, in one transaction."""
         statements = list(_insertions(entries, time.time()))  # others wait for the lock
-        if len(statements) == 1 and not isinstance(statement := statements[0], Records):
-            connection.execute(*statement)  # a transaction by itself, which takes less than three statements
-            return True
         replaced: list[KeyedReference] = []
         with connection:
             connection.execute("BEGIN IMMEDIATE")
+            move_recent(connection)
+            self._recent_entries = self._recent_bytes = 0
             for statement in statements:
                 if isinstance(statement, Records):
                     replaced += self._vectors.write(connection, statement)
@@ -409,6 +449,7 @@ class _SqliteStore:
     def delete(self, keys: Sequence[bytes]) -> None:
         with self.connection() as connection, connection:
             connection.execute("BEGIN IMMEDIATE")
+            move_recent(connection)
             references = self._vectors.references(connection, keys)
             connection.executemany("DELETE FROM answers WHERE key = ?", ((key,) for key in keys))
             self._vectors.free(connection, references)
@@ -418,10 +459,13 @@ class _SqliteStore:
             with connection:
                 connection.execute("BEGIN IMMEDIATE")
                 connection.execute("DELETE FROM answers")
+                connection.execute("DELETE FROM recent")
                 self._vectors.clear(connection)
             self._vectors.truncate(connection)
 
     def compact(self) -> None:
+        with suppress(StoreError):
+            self.put_many(())
         # Fails while another connection is in a transaction; the free pages are reused all the same.
         with suppress(StoreError), self.connection() as connection:
             connection.execute("VACUUM")
@@ -431,7 +475,12 @@ class _SqliteStore:
 
     def stats(self) -> StoreStats:
         with self.connection() as connection:
+            recent = list(self._recent.read(connection))
             (entries,) = connection.execute("SELECT count(*) FROM answers").fetchone()
+            for start in range(0, len(recent), QUERY_KEYS):
+                batch = recent[start : start + QUERY_KEYS]
+                query = f"SELECT count(*) FROM answers WHERE key IN ({','.join('?' * len(batch))})"  # noqa: S608 - question marks
+                entries += len(batch) - connection.execute(query, batch).fetchone()[0]
         files = (Path(f"{self._path}{suffix}") for suffix in ("", "-wal"))
         return StoreStats(
             entries=entries,
@@ -441,6 +490,9 @@ class _SqliteStore:
         )
 
     def close(self) -> None:
+        with suppress(StoreError):
+            if self._recent_entries:
+                self.put_many(())
         with suppress(StoreError):
             self._close_ledger()
         self._vectors.sync()  # before the references to them, which are on the disk once the connections are closed
@@ -499,7 +551,9 @@ class _SqliteStore:
         if layout > LAYOUT_VERSION:
             raise sqlite3.DatabaseError(f"its layout {layout} is newer than {LAYOUT_VERSION}, which this version reads")
         # A file that is not writable fails now, in the set-up, and not at the first answer.
-        return layout == LAYOUT_VERSION and tables >= TABLES and (self._read_only or os.access(self._path, os.W_OK))
+        if self._read_only:
+            return layout > 0 and tables >= FIRST_TABLES
+        return layout == LAYOUT_VERSION and tables >= TABLES and os.access(self._path, os.W_OK)
 
 
 def _create_private(path: Path) -> None:
@@ -571,11 +625,12 @@ def _insertions(entries: Iterable[Entry], now: float) -> Iterator[Statement | Re
     yield from _row_insertions(single)
 
 
-def _row_insertions(rows: Sequence[tuple[bytes, bytes, str, float]]) -> Iterator[Statement]:
+def _row_insertions(rows: Sequence[tuple[bytes, bytes, str, float]], query: str = _PUT) -> Iterator[Statement]:
     """Yield statements that insert rows in order."""
     for start in range(0, len(rows), MAX_INSERTED_ROWS):
         part = rows[start : start + MAX_INSERTED_ROWS]
-        yield _PUT + ", ".join(["(?, ?, ?, ?)"] * len(part)), [value for row in part for value in row]
+        marks = ", ".join(["(?, ?, ?, ?)"] * len(part))
+        yield query.format(rows=marks), [value for row in part for value in row]
 
 
 def _is_single(entry: Entry) -> bool:
@@ -586,6 +641,25 @@ def _is_single(entry: Entry) -> bool:
 def _form(entry: Entry) -> tuple[int, int, str, float]:
     """Return what entries that are inserted together have in common."""
     return len(entry.key), IN_RECORDS if has_record(entry) else len(entry.value), entry.model, entry.created_at
+
+
+def _replace_values(block: BlockValues, found: Iterable[tuple[int, bytes | None]]) -> BlockValues:
+    """Return a block with other values at some positions; ``None`` for an absent one."""
+    parts, length = [block.values], len(block.values)
+    for index, value in found:
+        block.starts[index], block.sizes[index] = length, ABSENT if value is None else len(value)
+        parts.append(value or b"")
+        length += len(parts[-1])
+    return block._replace(values=b"".join(parts))
+
+
+def _block_with_recent(block: BlockValues, keys: bytes, recent: Mapping[bytes, Entry], since: float) -> BlockValues:
+    """Return a block with recent values in the place of those of the table."""
+    cut = (keys[start : start + KEY_BYTES] for start in range(0, len(keys), KEY_BYTES))
+    newest = ((index, entry) for index, key in enumerate(cut) if (entry := recent.get(key)) is not None)
+    return _replace_values(
+        block, ((index, entry.value if entry.created_at >= since else None) for index, entry in newest)
+    )
 
 
 # Block look-up

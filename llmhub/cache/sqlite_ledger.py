@@ -31,6 +31,7 @@ import msgspec
 from returns.pipeline import is_successful
 
 from llmhub.cache.processes import host_id, process_start_time
+from llmhub.cache.recent_answers import read_recent
 from llmhub.cache.release_listeners import SqliteReleases
 from llmhub.cache.sqlite_batches import batch_ledger
 from llmhub.cache.store import (
@@ -460,9 +461,12 @@ def _record_ambiguous(connection: sqlite3.Connection, left_behind: Mapping[int, 
 def _answered(connection: sqlite3.Connection, held: Iterable[SentRequest]) -> dict[bytes, EndedRequest]:
     """Return the requests whose answer is stored although their sender died before it recorded that."""
     answered: dict[bytes, EndedRequest] = {}
-    for key, run, model, sent_at in held:
-        row = connection.execute("SELECT value, created_at FROM answers WHERE key = ?", (key,)).fetchone()
-        unpacked = unpack(row[0], key) if sent_at and row is not None else None
+    sent = [request for request in held if request.sent_at]
+    recent = read_recent(connection) if sent else {}
+    for key, run, model, sent_at in sent:
+        row = connection.execute("SELECT value FROM answers WHERE key = ?", (key,)).fetchone()
+        value = recent[key].value if key in recent else row and row[0]
+        unpacked = None if value is None else unpack(value, key)
         if unpacked is not None and is_successful(unpacked):
             stored = unpacked.unwrap()
             ended_at = sent_at + (stored.latency_s or 0.0)
