@@ -259,7 +259,9 @@ class _SqliteStore:
         self._recent_entries = self._recent_bytes = 0
         self._hits = self._misses = 0
         self._vectors = VectorFile(path, read_only=read_only)
-        self.claims, self.ledger, self._close_ledger = sqlite_ledger.open_ledger(self.connection, self._try_connection)
+        self.claims, self.ledger, self._close_ledger, self._before_look_up = sqlite_ledger.open_ledger(
+            self.connection, self._try_connection
+        )
         if not read_only and (names := _name_count(path)) > 1:
             # Writers of two names do not see each other's logs, and damage the file.
             raise sqlite3.DatabaseError(f"it has {names} names (hard links); keep one of them, or copy the file")
@@ -315,6 +317,7 @@ class _SqliteStore:
     def _select_from(
         self, connection: sqlite3.Connection, columns: str, keys: Sequence[bytes], since: float
     ) -> list[tuple[Any, ...]]:
+        self._before_look_up(connection)
         since, total = valid_since(since, self._ttl_s), len(keys)
         rows: list[tuple[Any, ...]] = []
         if recent := self._recent.read(connection):
@@ -348,6 +351,7 @@ class _SqliteStore:
 
     def get_block(self, keys: bytes, since: float = 0.0, /) -> BlockValues:
         with self.connection() as connection:
+            self._before_look_up(connection)
             mapped, since = partial(self.connection, "mapped"), valid_since(since, self._ttl_s)
             recent = self._recent.read(connection)  # first: it may be moved to the table meanwhile
             block = self._block_with_vectors(connection, keys, read_block(connection, mapped, keys, since))

@@ -66,6 +66,10 @@ PRIMARY_CODE_MASK: Final = 0xFF
 """Bits of an extended SQLite error code that hold the primary code."""
 RESERVED, SENT, UNSENT, RELEASED = range(4)
 """Kinds of changes in a claim log. The numbers are stored."""
+_COUNT_OWNERS: Final = """
+SELECT (SELECT count(*) FROM owners), (SELECT ifnull(max(seq), 0) FROM sqlite_sequence WHERE name = 'owners')
+"""
+"""Number of owners, and the latest number that one was given."""
 _APPEND: Final = "INSERT INTO claims (owner, kind, pack) VALUES (?, ?, ?)"
 
 ClaimLog: TypeAlias = Iterable[tuple[int, bytes]]
@@ -95,8 +99,10 @@ _DECODE_KEYS: Final = _decoder(list[bytes])
 _DECODE_ENDED: Final = _decoder(list[EndedRequest])
 
 
-def open_ledger(connect: Connect, try_connect: TryConnect) -> tuple[Claims, Ledger, Callable[[], None]]:
-    """Return the claims and the ledger of a file, and the function that closes both.
+def open_ledger(
+    connect: Connect, try_connect: TryConnect
+) -> tuple[Claims, Ledger, Callable[[], None], Callable[[sqlite3.Connection], None]]:
+    """Return the claims and the ledger of a file, the function that closes both, and one to call before each look-up.
 
     Parameters
     ----------
@@ -123,6 +129,7 @@ def open_ledger(connect: Connect, try_connect: TryConnect) -> tuple[Claims, Ledg
             batches=ledger.batches,
         ),
         ledger.close,
+        ledger.before_look_up,
     )
 
 
@@ -140,7 +147,7 @@ class _SqliteLedger:
         self._held: dict[bytes, SentRequest] | None = None
         self._owner_uncertain = False
         self._renew_at = 0.0
-        self._owners_seen: tuple[int, int] = (0, 0)
+        self._owners_seen: tuple[int, int] | None = None
         self._observations = Observations(time.monotonic)
 
     def claim(self, requests: Sequence[ClaimRequest], resend: bool, again: bool) -> ClaimResult:
@@ -321,11 +328,20 @@ class _SqliteLedger:
                     self._held = fold_log(_log_of(connection, owner))
                 _replace_log(connection, owner, self._held.values())
 
+    def before_look_up(self, connection: sqlite3.Connection) -> None:
+        """Note which owners exist before the first look-up, for the first claim."""
+        if self._owners_seen is None:
+            self._owners_seen = connection.execute(_COUNT_OWNERS).fetchone()
+
     def _is_exclusive(self, connection: sqlite3.Connection) -> bool:
-        """Return whether no other owner existed since the last claim, so that none can hold or have answered a key."""
-        query = "SELECT (SELECT count(*) FROM owners), seq FROM sqlite_sequence WHERE name = 'owners'"
-        before, self._owners_seen = self._owners_seen, connection.execute(query).fetchone()
-        return self._owners_seen[0] == 1 and before == self._owners_seen
+        """Return whether no other owner existed since the last claim, so that none can hold or have answered a key.
+
+        Before the first claim, since the first look-up: then none may have existed, and one has been added, which is
+        this one.
+        """
+        before, (count, latest) = self._owners_seen, connection.execute(_COUNT_OWNERS).fetchone()
+        self._owners_seen = count, latest
+        return count == 1 and before in {(1, latest), (0, latest - 1)}
 
     def _ensure_owner(self, connection: sqlite3.Connection) -> Owner:
         """Register this owner if it is not, and retire dead ones."""

@@ -134,7 +134,8 @@ class ClaimResult:
         Keys that an owner sent before it died, with the id of the run that sent them first. They are granted if the
         claim allowed resending, and left as they are otherwise.
     exclusive
-        Whether no other owner existed since the last claim, so that the store cannot hold new answers.
+        Whether no other owner existed since the last claim, or the first look-up, so that the store cannot hold new
+        answers.
     """
 
     held_elsewhere: frozenset[bytes] = frozenset()

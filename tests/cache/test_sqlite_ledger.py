@@ -96,6 +96,30 @@ def test_closing_releases_unsent_keys_and_leaves_sent_ones_ambiguous(open_store:
     assert states(second) == ["ambiguous", "reserved", "reserved"]
 
 
+@pytest.mark.parametrize("other", ["none", "before", "between", "during"])
+def test_first_claim_is_exclusive_only_without_other_owners_since_the_first_look_up(
+    open_store: Any, other: str
+) -> None:
+    """Only then no answer can have been stored since the look-up."""
+    store, another = open_store(), open_store()
+    if other in {"before", "during"}:
+        claim(another, KEYS[1])
+    if other == "before":
+        another.close()
+    assert not store.get_many(KEYS)
+    if other == "between":
+        claim(another, KEYS[1])
+    another.close()
+    assert claim(store, KEYS[0]).exclusive == (other in {"none", "before"})
+    assert claim(store, KEYS[2]).exclusive
+
+
+def test_first_claim_without_a_look_up_is_not_exclusive(open_store: Any) -> None:
+    store = open_store()
+    assert not claim(store, KEYS[0]).exclusive
+    assert claim(store, KEYS[1]).exclusive
+
+
 def test_try_commit_returns_false_while_locked(open_store: Any, tmp_path: Path) -> None:
     store = open_store()
     batch = LedgerBatch(sent=[SentRequest(KEYS[0], RUN, "p/m", 1.0)])
