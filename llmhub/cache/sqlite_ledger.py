@@ -24,7 +24,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Final, TypeAlias, TypeVar
+from typing import Any, Final, TypeAlias, TypeVar
 from weakref import WeakValueDictionary
 
 import msgspec
@@ -66,6 +66,8 @@ PRIMARY_CODE_MASK: Final = 0xFF
 """Bits of an extended SQLite error code that hold the primary code."""
 RESERVED, SENT, UNSENT, RELEASED = range(4)
 """Kinds of changes in a claim log. The numbers are stored."""
+HOLDING_KINDS: Final = (RESERVED, SENT)
+"""Changes after which an owner holds requests."""
 _COUNT_OWNERS: Final = """
 SELECT (SELECT count(*) FROM owners), (SELECT ifnull(max(seq), 0) FROM sqlite_sequence WHERE name = 'owners')
 """
@@ -396,19 +398,19 @@ def fold_log(log: ClaimLog) -> dict[bytes, SentRequest]:
     """
     held: dict[bytes, SentRequest] = {}
     for kind, pack in log:
-        apply_change(held, kind, _DECODE_SENT(pack) if kind in {RESERVED, SENT} else _DECODE_KEYS(pack))
+        apply_change(held, kind, _DECODE_SENT(pack) if kind in HOLDING_KINDS else _DECODE_KEYS(pack))
     return held
 
 
-def apply_change(held: dict[bytes, SentRequest], kind: int, items: Sequence[SentRequest] | Sequence[bytes]) -> None:
-    """Apply one change to the requests held, in place."""
-    for item in items:
-        if isinstance(item, SentRequest):
-            held[item.key] = item
-        elif kind == RELEASED:
-            held.pop(item, None)
-        elif item in held:
-            held[item] = SentRequest(item, held[item].run)
+def apply_change(held: dict[bytes, SentRequest], kind: int, items: Sequence[Any]) -> None:
+    """Apply one change to the requests held, in place; its items are requests if ``kind`` is `HOLDING_KINDS`, else keys."""
+    if kind in HOLDING_KINDS:
+        held.update([(request.key, request) for request in items])
+    elif kind == RELEASED:
+        for key in items:
+            held.pop(key, None)
+    else:
+        held.update([(key, SentRequest(key, held[key].run)) for key in items if key in held])
 
 
 def _log_of(connection: sqlite3.Connection, owner: int) -> ClaimLog:

@@ -268,7 +268,11 @@ class HttpReply:
         value = self.headers.get(name)
         if value is None:
             lower_name = name.lower()
-            value = next((value for key, value in self.headers.items() if key.lower() == lower_name), "")
+            for key, value in self.headers.items():  # noqa: B007 - used after the loop
+                if key.lower() == lower_name:
+                    break
+            else:
+                return ""
         return value if value.isascii() else value.encode("utf-8", "replace").decode()
 
 

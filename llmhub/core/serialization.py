@@ -111,6 +111,8 @@ CORRUPT: Final = "corrupt"
 """Error code of a damaged value."""
 
 _KIND_NUMBERS: Final = {kind: number for number, kind in enumerate(KINDS)}
+_HEADER: Final = struct.Struct("<BI")
+"""Version and checksum."""
 _TEXT_BODY: Final = struct.Struct(f"<{TEXT_LAYOUT.format[len('<BI') :]}")
 """`TEXT_LAYOUT` without version and checksum."""
 _ENCODER: Final = msgspec.msgpack.Encoder()
@@ -245,7 +247,7 @@ def pack_response(
 
 
 def _with_checksum(body: bytes, key: bytes) -> bytes:
-    return b"%c%b%b" % (VALUE_VERSION, crc32(body, checksum_seed(key)).to_bytes(CHECKSUM_SIZE, "little"), body)
+    return _HEADER.pack(VALUE_VERSION, crc32(body, checksum_seed(key))) + body
 
 
 def _pack_text(  # noqa: PLR0917 - a value for each field of the layout
@@ -262,6 +264,7 @@ def _pack_text(  # noqa: PLR0917 - a value for each field of the layout
     """Encode a single text in `TEXT_LAYOUT`, without version and checksum; ``None`` if it does not fit."""
     if UNKNOWN_COUNT in usage:
         return None
+    inputs, outputs, cached, cache_writes, reasoning = usage
     if dropped and any(SEPARATOR in name or not name for name in dropped):
         return None
     try:
@@ -270,7 +273,11 @@ def _pack_text(  # noqa: PLR0917 - a value for each field of the layout
         fixed = _TEXT_BODY.pack(
             IS_TEXT,
             FINISH_REASON_NUMBERS[finish_reason],
-            *(usage if None not in usage else [UNKNOWN_COUNT if count is None else count for count in usage]),
+            UNKNOWN_COUNT if inputs is None else inputs,
+            UNKNOWN_COUNT if outputs is None else outputs,
+            UNKNOWN_COUNT if cached is None else cached,
+            UNKNOWN_COUNT if cache_writes is None else cache_writes,
+            UNKNOWN_COUNT if reasoning is None else reasoning,
             math.nan if latency_s is None else latency_s,
             math.nan if ttft_s is None else ttft_s,
             started_at,

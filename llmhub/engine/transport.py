@@ -19,7 +19,7 @@ import time
 import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import lru_cache, partial
 from math import inf
 from numbers import Real
 from pathlib import Path
@@ -856,10 +856,15 @@ def _without_keys_in_id(keys: Sequence[str], response: CompletionResponse) -> Co
 
 def _rate_limit_info(target: Target, reply: HttpReply | None) -> RateLimitInfo | None:
     """Parse the rate limits of a reply, if it has any: most successful ones do not."""
-    # One search in all names together: a reply has dozens of headers.
-    if reply is None or (reply.status < HTTP_ERRORS and not RATE_LIMIT_HEADER.search("\n".join(reply.headers))):
+    if reply is None or (reply.status < HTTP_ERRORS and not _has_rate_limits("\n".join(reply.headers))):
         return None
     return target.provider.limits(reply)
+
+
+@lru_cache(maxsize=256)
+def _has_rate_limits(names: str) -> bool:
+    """Return whether a header's name is that of a rate limit; the replies of a server mostly have the same names."""
+    return RATE_LIMIT_HEADER.search(names) is not None
 
 
 def _is_uncertain(error: LLMError) -> bool:
