@@ -290,10 +290,14 @@ def _log_entries(message: Message) -> list[dict[str, Any]]:
 def sum_usages(usages: Sequence[Usage]) -> Usage:
     """Return the token counts of several responses together; ``None`` where no response has a count."""
     totals: dict[str, Any] = {}
+    units: dict[str, int] = {}
+    for name, count in (unit for usage in usages for unit in usage.billed_units):
+        units[name] = units.get(name, 0) + count
     for each in fields(Usage):
         values = [getattr(usage, each.name) for usage in usages]
         is_text = isinstance(values[-1], str)  # the service tier
-        totals[each.name] = values[-1] if is_text else _sum(values)
+        is_units = isinstance(values[-1], tuple)
+        totals[each.name] = tuple(units.items()) if is_units else values[-1] if is_text else _sum(values)
     return Usage(**totals)
 
 

@@ -210,6 +210,7 @@ class EndedRequest(NamedTuple):
     cache_write_1h_tokens: int | None = None
     service_tier: str = ""
     reported_cost_usd: str = ""
+    billed_units: tuple[tuple[str, int], ...] = ()
 
 
 @dataclass(slots=True)

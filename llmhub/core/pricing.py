@@ -15,7 +15,7 @@ from typing import Final
 
 import msgspec
 
-from llmhub.core.types import CompletionRequest, Document, Image, Message, Text, Usage
+from llmhub.core.types import AUDIO, CompletionRequest, Document, Image, Message, Text, Usage
 
 NANO_DIGITS: Final = 9
 """Decimal places of a stored cost: billionths of a dollar."""
@@ -72,13 +72,15 @@ class PriceTier:
 class PriceTicks:
     """A price in whole ticks of ``10 ** -decimal_places`` USD; ``bands`` are thresholds, largest first, and rates.
 
-    ``writes_1h`` are the rates of cache writes that are kept for an hour, of the bands in the same order.
+    ``writes_1h`` are the rates of cache writes that are kept for an hour, of the bands in the same order; ``units`` are
+    the prices of `Usage.billed_units`.
     """
 
     decimal_places: int
     per_request: int
     bands: tuple[tuple[int, tuple[int, int, int, int, int]], ...]
     writes_1h: tuple[int, ...] = ()
+    units: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,6 +101,8 @@ class Price:
         Fee per request.
     service_tiers
         Prices of the other tiers that `Usage.service_tier` may name.
+    units
+        Prices of `Usage.billed_units` by name, in USD: of an item, or of a token of audio beyond the rate of text.
 
     Raises
     ------
@@ -112,6 +116,7 @@ class Price:
     tiers: tuple[PriceTier, ...] = ()
     request_usd: Decimal = Decimal(0)
     service_tiers: Mapping[str, Price] = field(default_factory=dict, repr=False, compare=False)
+    units: Mapping[str, Decimal] = field(default_factory=dict, repr=False)
     in_ticks: PriceTicks = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -121,18 +126,39 @@ class Price:
         rates += [tier.rates.write_1h for tier in tiers]
         if not all(rate.is_finite() and rate >= 0 for rate in rates):
             raise ValueError(f"{self.price_id}: all rates must be finite and not negative")
+        rates += self.units.values()
         places = max(NANO_DIGITS, *(-int(rate.as_tuple().exponent) for rate in rates))
         ticks = [int(f"{rate:f}".replace(".", "")) * 10 ** (places - _decimal_places(rate)) for rate in rates]
         bands = tuple(
             (tier.above, (ticks[start], ticks[start + 1], ticks[start + 2], ticks[start + 3], ticks[start + 4]))
             for start, tier in zip(range(0, len(ticks), 5), tiers, strict=False)
         )
-        per_request, *writes_1h = ticks[5 * len(tiers) :]
-        object.__setattr__(self, "in_ticks", PriceTicks(places, per_request, bands, tuple(writes_1h)))
+        per_request, *others = ticks[5 * len(tiers) :]
+        writes_1h, units = others[: len(tiers)], dict(zip(self.units, others[len(tiers) :], strict=True))
+        object.__setattr__(self, "in_ticks", PriceTicks(places, per_request, bands, tuple(writes_1h), units))
 
     def for_usage(self, usage: Usage) -> Price:
         """Return the price of the service tier that a usage was billed by."""
         return self.service_tiers.get(usage.service_tier, self)
+
+    def id_for_usage(self, usage: Usage) -> str:
+        """Return the id of the price of a usage, which names what was billed by a price of its own.
+
+        Examples
+        --------
+        >>> rates = Rates(input=Decimal("3e-6"), output=Decimal("15e-6"))
+        >>> price = Price(price_id="x@y", source="x", rates=rates, units={"web_search:requests": Decimal("0.01")})
+        >>> price.id_for_usage(Usage(billed_units=(("web_search:requests", 2), ("file_search:requests", 1))))
+        'x@y#web_search + 1 file_search:requests of unknown price'
+        """
+        price = self.for_usage(usage)
+        known = {name.partition(":")[0]: "" for name, _ in usage.billed_units if name in price.units}
+        unknown = [f" + {count} {name} of unknown price" for name, count in price.unpriced_units(usage)]
+        return price.price_id + "".join(f"#{kind}" for kind in known) + "".join(unknown)
+
+    def unpriced_units(self, usage: Usage) -> list[tuple[str, int]]:
+        """Return the billed units without a price; audio is none, since it then costs what text costs."""
+        return [unit for unit in usage.billed_units if unit[0] not in self.units and not _is_audio(unit[0])]
 
 
 def scaled_price(price: Price, service_tier: str, factor: Fraction) -> Price:
@@ -162,7 +188,13 @@ def scaled_price(price: Price, service_tier: str, factor: Fraction) -> Price:
         rates=scaled(price.rates),
         tiers=tuple(PriceTier(tier.above, scaled(tier.rates)) for tier in price.tiers),
         service_tiers={},
+        units={name: _times(usd, factor) if _is_audio(name) else usd for name, usd in price.units.items()},
     )
+
+
+def _is_audio(unit: str) -> bool:
+    """Return whether a billed unit is of tokens that the token counts include."""
+    return unit.startswith(f"{AUDIO}:")
 
 
 def _times(rate: Decimal, factor: Fraction) -> Decimal:
@@ -231,8 +263,10 @@ def _total_ticks(usage: Usage, ticks: PriceTicks) -> int | None:
     reasoning = usage.reasoning_tokens or 0
     uncached, visible = inputs - read - written, outputs - reasoning
     for_an_hour = min(usage.cache_write_1h_tokens or 0, written)
+    units = sum(count * ticks.units.get(name, 0) for name, count in usage.billed_units) if usage.billed_units else 0
     return (
-        (for_an_hour * (ticks.writes_1h[band] - write_rate) if for_an_hour else 0)
+        units
+        + (for_an_hour * (ticks.writes_1h[band] - write_rate) if for_an_hour else 0)
         + ticks.per_request
         + (uncached * uncached_rate if uncached > 0 else 0)
         + read * read_rate
@@ -301,11 +335,14 @@ def output_token_bound(request: CompletionRequest, max_output_tokens: int | None
     return choices * (max_tokens if max_tokens is not None else max_output_tokens or DEFAULT_MAX_OUTPUT_TOKENS)
 
 
-def cost_bound_nano_usd(price: Price, input_tokens: int, output_tokens: int, *, writes_1h: bool = False) -> int:
+def cost_bound_nano_usd(
+    price: Price, input_tokens: int, output_tokens: int, *, writes_1h: bool = False, audio: bool = False
+) -> int:
     """Return an upper bound of the cost of a call in billionths of a dollar, rounded up.
 
     The bound holds for any split of the tokens into classes, and for fewer tokens, which may be of another tier;
-    ``writes_1h`` includes cache writes that are kept for an hour.
+    ``writes_1h`` includes cache writes that are kept for an hour, ``audio`` tokens of audio. What tools of the provider
+    cost is not bounded.
 
     Examples
     --------
@@ -320,6 +357,9 @@ def cost_bound_nano_usd(price: Price, input_tokens: int, output_tokens: int, *, 
         in_reach = (rate for (above, _), rate in zip(ticks.bands, ticks.writes_1h, strict=True) if input_tokens > above)
         input_rate = max(input_rate, *in_reach)
     output_rate = max(max(rates[3:]) for rates in rates_in_reach)
+    if audio:
+        input_rate += max(0, *(ticks.units.get(f"{AUDIO}:{name}", 0) for name in ("input_tokens", "cached_tokens")))
+        output_rate += max(0, ticks.units.get(f"{AUDIO}:output_tokens", 0))
     total = ticks.per_request + input_tokens * input_rate + output_tokens * output_rate
     return -(-total // int(10 ** (ticks.decimal_places - NANO_DIGITS)))
 

@@ -73,6 +73,7 @@ class StoredResponse(msgspec.Struct, array_like=True, frozen=True, gc=False):
     dropped: tuple[str, ...]
     forced_tool: bool = False
     billing: Billing | None = None
+    billed_units: tuple[tuple[str, int], ...] = ()
 
 
 KINDS: Final = (Text, Image, Document, ToolCall, ToolResult, Reasoning, Refusal, Opaque, CacheMark, Logprobs)
@@ -151,6 +152,7 @@ def to_stored_response(
         dropped=dropped,
         forced_tool=response.forced_tool,
         billing=_to_billing(usage),
+        billed_units=usage.billed_units,
     )
 
 
@@ -164,6 +166,8 @@ def _to_billing(usage: Usage) -> Billing | None:
 def stored_usage(stored: StoredResponse) -> Usage:
     """Return the usage of a response in stored form."""
     usage = _to_usage(stored.usage)
+    if stored.billed_units:
+        usage = replace(usage, billed_units=stored.billed_units)
     if stored.billing is None:
         return usage
     cost, tier, writes_1h = stored.billing
@@ -199,7 +203,9 @@ def pack(response: StoredResponse, key: bytes = b"") -> bytes:
     The module docstring describes the layout.
     """
     parts, text = response.parts, None
-    if isinstance(parts, str) and not (response.others or response.forced_tool or response.billing):
+    if isinstance(parts, str) and not (
+        response.others or response.forced_tool or response.billing or response.billed_units
+    ):
         text = _pack_text(
             parts, response.finish_reason, response.usage, response.served_model, response.request_id,
             response.latency_s, response.ttft_s, response.started_at, response.dropped,
@@ -209,7 +215,7 @@ def pack(response: StoredResponse, key: bytes = b"") -> bytes:
         or b"\0"
         + _ENCODER.encode(
             # As values were written before there was a billing, which few responses have.
-            response if response.billing else msgspec.structs.astuple(response)[:-1]
+            response if response.billed_units else msgspec.structs.astuple(response)[: -1 if response.billing else -2]
         ),
         key,
     )
@@ -235,7 +241,7 @@ def pack_response(
             usage.reasoning_tokens,
         )  # fmt: skip
         packed = None
-        if _to_billing(usage) is None:
+        if _to_billing(usage) is None and not usage.billed_units:
             packed = _pack_text(
                 text.text, response.finish_reason, counts, response.served_model, response.request_id,
                 latency_s, ttft_s, started_at, dropped,
@@ -308,7 +314,7 @@ def unpack(value: bytes, key: bytes = b"") -> Result[StoredResponse, LLMError]:
         if version != b"\x01" and value[HEADER_SIZE] == IS_TEXT:
             return Success(_unpack_text(value))
         response = _DECODER.decode(body if version == b"\x01" else body[1:])
-        if not isinstance(response.parts, str) or response.billing:
+        if not isinstance(response.parts, str) or response.billing or response.billed_units:
             from_stored_response(response)
     except (*DECODING_ERRORS, struct.error) as error:
         return _corrupt(str(error))

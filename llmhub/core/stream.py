@@ -402,6 +402,7 @@ def _latest_usage(left: Usage, right: Usage) -> Usage:
         cache_write_1h_tokens=_latest_count(left.cache_write_1h_tokens, right.cache_write_1h_tokens),
         service_tier=right.service_tier or left.service_tier,
         reported_cost_usd=left.reported_cost_usd if right.reported_cost_usd is None else right.reported_cost_usd,
+        billed_units=right.billed_units or left.billed_units,
     )
 
 

@@ -320,6 +320,10 @@ class Usage:
         Perplexity's (``medium``, ``high``), or ``text`` of a model of Gemini that makes images.
     reported_cost_usd
         Cost as the provider itself reports it; it takes precedence over any price list.
+    billed_units
+        Names and numbers of what has a price of its own: tokens of audio (``audio:input_tokens``), which the counts
+        above include, web searches (``web_search:requests``), tokens of the image model that a tool called
+        (``gpt-image-2:image_output_tokens``).
     """
 
     input_tokens: int | None = None
@@ -330,8 +334,11 @@ class Usage:
     cache_write_1h_tokens: int | None = None
     service_tier: str = ""
     reported_cost_usd: Decimal | None = None
+    billed_units: tuple[tuple[str, int], ...] = ()
 
 
+AUDIO: Final = "audio"
+"""Kind of those units that the token counts include."""
 NO_USAGE: Final = Usage()
 TOKEN_CLASSES: Final = (
     "input_tokens",

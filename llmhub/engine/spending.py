@@ -30,7 +30,7 @@ from llmhub.core.errors import (
     to_exception,
 )
 from llmhub.core.pricing import Price, compute_cost_nano_usd, cost_bound_nano_usd, input_token_bound, output_token_bound
-from llmhub.core.types import CacheMark, CompletionRequest
+from llmhub.core.types import CacheMark, CompletionRequest, Document, Opaque
 from llmhub.engine.call import Answer, Call, Middleware, Send, Target
 from llmhub.engine.leased_limits import RESERVATIONS, LeasedBudget, Reservation
 from llmhub.providers.prices import find_price, find_served_price
@@ -193,7 +193,15 @@ def max_cost_nano_usd(target: Target, request: CompletionRequest, price: Price) 
     tier = request.extra.get("service_tier")
     price = price.service_tiers.get(tier, price) if isinstance(tier, str) else price
     marks = (part for message in request.messages for part in message.parts if isinstance(part, CacheMark))
-    return cost_bound_nano_usd(price, input_tokens, output_tokens, writes_1h=any(mark.ttl == "1h" for mark in marks))
+    return cost_bound_nano_usd(
+        price,
+        input_tokens,
+        output_tokens,
+        writes_1h=any(mark.ttl == "1h" for mark in marks),
+        # Audio is asked for, and may be given, in fields of the provider's own.
+        audio=bool(request.extra)
+        or any(isinstance(part, (Document, Opaque)) for message in request.messages for part in message.parts),
+    )
 
 
 def require_call_fits(target: Target, request: CompletionRequest, budget: Budget, price: Price) -> None:

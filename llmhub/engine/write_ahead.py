@@ -156,6 +156,7 @@ def to_ended_request(key: bytes, run_id: bytes, call: Call, answer: Answer, sent
         key, run_id, model, served_model, state, error_type, sent_at, ended_at,
         usage.input_tokens, usage.output_tokens, usage.cached_input_tokens, usage.cache_write_tokens,
         usage.reasoning_tokens, usage.cache_write_1h_tokens, usage.service_tier, "" if cost is None else str(cost),
+        usage.billed_units,
     )  # fmt: skip
 
 

@@ -7,16 +7,27 @@ Source: https://learn.microsoft.com/azure/ai-foundry/openai/api-version-lifecycl
 
 from __future__ import annotations
 
+import re
+from dataclasses import replace
 from functools import partial
 from typing import Final
 from urllib.parse import quote
 
 from llmhub.core.batch import BatchApi, BatchLimits
 from llmhub.core.embedding import EmbedRequest
+from llmhub.core.pricing import Price, scaled_price
 from llmhub.core.provider import Endpoint
 from llmhub.core.types import CacheMark, CompletionRequest
 from llmhub.providers.auth import api_key_header
-from llmhub.providers.openai import PACK_LIMITS, SCHEMA_SUPPORT, adapt_chat, adapt_responses, check_min_tokens
+from llmhub.providers.openai import (
+    PACK_LIMITS,
+    SCHEMA_SUPPORT,
+    adapt_chat,
+    adapt_responses,
+    audio_units,
+    check_min_tokens,
+    priority_factor,
+)
 from llmhub.providers.openai_compatible import (
     CHAT_PATH,
     COMPLETIONS_PATH,
@@ -79,6 +90,32 @@ def _batch_url(endpoint: Endpoint) -> str:
 BATCH_LIMITS: Final = BatchLimits(rows=100_000, size=190_000_000)
 """95 % of the maximum size of a file, 200 MB."""
 
+AUDIO_USD: Final = {
+    "gpt-audio": ("40", "80"),
+    "gpt-audio-1.5": ("32", "64"),
+    "gpt-audio-mini": ("10", "20"),
+    "gpt-4o-audio-preview": ("40", "80"),
+    "gpt-4o-mini-audio-preview": ("10", "20"),
+}
+"""Rates of audio that the price table lacks: USD per million tokens of input and output.
+
+Source: https://azure.microsoft.com/pricing/details/cognitive-services/openai-service/, as listed in LiteLLM 1.108.7
+(read 2026-11-30).
+"""
+PRIORITY_MODELS: Final = re.compile(r"gpt-(4\.1|5(\.1)?(-mini)?)$")
+"""Models with priority processing at OpenAI's multiple of the standard price (source as above)."""
+
+
+def add_service_tiers(model: str, price: Price) -> Price:
+    """Add the prices of priority processing and of audio."""
+    if model in AUDIO_USD:
+        price = replace(price, units={**price.units, **audio_units(price, AUDIO_USD[model])})
+    if not PRIORITY_MODELS.match(model):
+        return price
+    priority = scaled_price(price, "priority", priority_factor(model))
+    return replace(price, service_tiers={**price.service_tiers, "priority": priority})
+
+
 _azure = partial(
     openai_compatible,
     authorize=api_key_header("api-key"),
@@ -86,7 +123,7 @@ _azure = partial(
     limits=per_renewal_period(read_rate_limits),
     health_url=_models_url,
     schema_support=SCHEMA_SUPPORT,
-    price_listing=PriceListing("azure"),
+    price_listing=PriceListing("azure", adjust=add_service_tiers),
     batch=BatchApi(wire=openai_batch.WIRE, base_url=_batch_url, limits=BATCH_LIMITS),
     counts_max_tokens=True,  # https://learn.microsoft.com/azure/ai-foundry/openai/how-to/quota (read 2026-11-30)
 )
@@ -113,7 +150,7 @@ ENTRIES: Final = (
         request_id_header="apim-request-id",
         limits=per_renewal_period(read_rate_limits),
         health_url=_models_url,
-        price_listing=PriceListing("azure"),
+        price_listing=PriceListing("azure", adjust=add_service_tiers),
         environment_variables=(*_VARIABLES, ("api_version", "OPENAI_API_VERSION")),
     ),
     _azure(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
+from decimal import Decimal
 from fractions import Fraction
 from functools import partial
 from typing import Final
@@ -93,10 +94,56 @@ Sources: https://openai.com/api-priority-processing/, https://developers.openai.
 """
 
 
+AUDIO_USD: Final = {
+    "gpt-4o-audio-preview": ("40", "80"),
+    "gpt-4o-mini-audio-preview": ("10", "20"),
+}
+"""Rates of audio that the price table lacks: USD per million tokens of input and output.
+
+Source: https://developers.openai.com/api/docs/pricing, as listed in LiteLLM 1.108.7 (read 2026-11-30).
+"""
+IMAGE_USD: Final = {
+    "gpt-image-1": ("5", "10", "40", "40"),
+    "gpt-image-1-mini": ("2", "2.5", "8", "8"),
+    "gpt-image-1.5": ("5", "8", "10", "32"),
+    "chatgpt-image-latest": ("5", "8", "10", "32"),
+    "gpt-image-2": ("5", "8", "30", "30"),
+    "gpt-image-2.5-flare": ("5", "8", "30", "30"),
+    "gpt-image-2.5-sunburst": ("5", "8", "30", "30"),
+}
+"""What the image model costs that a tool of the Responses API calls, in USD per million tokens: text and images of its
+input, text and images of its output.
+
+Source: https://developers.openai.com/api/docs/pricing, as listed in LiteLLM 1.108.7 (read 2026-11-30).
+"""
+IMAGE_UNITS: Final = ("text_input_tokens", "image_input_tokens", "text_output_tokens", "image_output_tokens")
+_IMAGE_PRICES: Final = {
+    f"{model}:{unit}": Decimal(usd).scaleb(-6)
+    for model, prices in IMAGE_USD.items()
+    for unit, usd in zip(IMAGE_UNITS, prices, strict=True)
+}
+
+
+def priority_factor(model: str) -> Fraction:
+    """Return what priority processing of a model costs, as a multiple of the standard price."""
+    return next(factor for pattern, factor in PRIORITY_FACTORS if pattern.match(model))
+
+
+def audio_units(price: Price, usd: tuple[str, str]) -> dict[str, Decimal]:
+    """Return what tokens of audio cost beyond those of text, given rates of audio in USD per million tokens."""
+    rates, (input_usd, output_usd) = price.rates.by_class, (Decimal(text).scaleb(-6) for text in usd)
+    return {
+        "audio:input_tokens": input_usd - rates[0],
+        "audio:cached_tokens": input_usd - rates[1],
+        "audio:output_tokens": output_usd - rates[3],
+    }
+
+
 def add_service_tiers(model: str, price: Price) -> Price:
-    """Add the prices of flex, batch and priority processing."""
-    priority = next(factor for pattern, factor in PRIORITY_FACTORS if pattern.match(model))
-    factors = {"flex": FLEX_FACTOR, "batch": FLEX_FACTOR, "priority": priority}
+    """Add the prices of flex, batch and priority processing, of audio, and of the images that a tool makes."""
+    audio = audio_units(price, AUDIO_USD[model]) if model in AUDIO_USD else {}
+    price = replace(price, units={**price.units, **audio, **_IMAGE_PRICES})
+    factors = {"flex": FLEX_FACTOR, "batch": FLEX_FACTOR, "priority": priority_factor(model)}
     scaled = {tier: scaled_price(price, tier, factor) for tier, factor in factors.items()}
     return replace(price, service_tiers={**price.service_tiers, **scaled})
 

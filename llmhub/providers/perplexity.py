@@ -40,7 +40,9 @@ def _add_search_fees(model: str, price: Price) -> Price:
         size: replace(price, price_id=f"{price.price_id}#{size}", request_usd=Decimal(fee))
         for size, fee in fees.items()
     }
-    return replace(price, request_usd=Decimal(fees["low"]), service_tiers=by_size)
+    # The fee of the request includes its searches and citations.
+    included = {"web_search:requests": Decimal(0), "citation:tokens": Decimal(0)}
+    return replace(price, request_usd=Decimal(fees["low"]), service_tiers=by_size, units={**price.units, **included})
 
 
 def _embeddings_url(endpoint: Endpoint, _request: EmbedRequest) -> str:

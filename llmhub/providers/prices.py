@@ -1,8 +1,9 @@
 """Look-up of prices in the table of genai-prices.
 
 The table is the one bundled with genai-prices (https://github.com/pydantic/genai-prices, read 2026-11-22): nothing is
-downloaded. Prices that it lacks are in the vendors' files. Items that a provider bills besides tokens and requests (web
-searches, storage) are in no usage and in no cost, unless the provider reports the cost itself.
+downloaded. Prices that it lacks are in the vendors' files. What a provider bills besides tokens and requests (audio,
+searches, images that a tool made) is in `Usage.billed_units` where a reply counts it; sessions of code, storage and
+searches of Gemini, of which some are free, are in no usage and in no cost, unless the provider reports the cost itself.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from llmhub.core.pricing import Price, PriceTier, Rates
+from llmhub.core.pricing import MIN_RATE, Price, PriceTier, Rates
 from llmhub.providers.registry import price_listing
 
 if TYPE_CHECKING:
@@ -31,6 +32,20 @@ PRICE_FIELDS: Final[Mapping[str, str]] = {
     "cache_write_1h": "cache_write_1h_mtok",
 }
 """The table's field for each class of tokens, in USD per million tokens."""
+
+
+AUDIO_FIELDS: Final[Mapping[str, tuple[str, str]]] = {
+    "audio:input_tokens": ("input_audio_mtok", "input"),
+    "audio:cached_tokens": ("cache_audio_read_mtok", "cached_input"),
+    "audio:output_tokens": ("output_audio_mtok", "output"),
+}
+"""The table's field for each billed unit of audio, and the class of tokens that it is counted in."""
+THOUSANDS: Final[Mapping[str, str]] = {
+    "web_search:requests": "web_searches_kcount",
+    "file_search:requests": "storage_searches_kcount",
+}
+"""The table's field for each billed unit that is priced by the thousand."""
+SECONDS_PER_HOUR: Final = 3600
 
 
 def find_price(provider: str, model: str, when: datetime) -> Price | None:
@@ -82,11 +97,57 @@ def find_listed_price(listing: PriceListing, model: str, when: datetime) -> Pric
         rates=_rates(listed, 0),
         tiers=tuple(PriceTier(start, _rates(listed, start + 1)) for start in starts),
         request_usd=request.scaleb(-3) if isinstance(request, Decimal) else Decimal(0),
+        units=_unit_prices(listed),
     )
     per_image_token = getattr(listed, "output_image_mtok", None)
     if isinstance(per_image_token, Decimal):
         price = _price_of_images(price, per_image_token.scaleb(-6))
     return listing.adjust(entry.id, price) if listing.adjust else price
+
+
+BILLED_IN_CREDITS: Final[Mapping[str, str]] = {
+    "nvidia": "https://docs.api.nvidia.com/nim/reference/llm-apis",
+    "snowflake": "https://www.snowflake.com/legal-files/CreditConsumptionTable.pdf",
+}
+"""Providers that bill credits, whose price in USD depends on the account's contract, and where it says so.
+
+Read 2026-11-30.
+"""
+
+
+def unpriced_id(provider: str) -> str | None:
+    """Return what stands in place of a price's id where the provider bills no USD.
+
+    Examples
+    --------
+    >>> unpriced_id("snowflake"), unpriced_id("openai")
+    ('credits:snowflake', None)
+    """
+    return f"credits:{provider}" if provider in BILLED_IN_CREDITS else None
+
+
+def _unit_prices(listed: ModelPrice) -> dict[str, Decimal]:
+    """Return the prices of billed units: of audio, what its tokens cost more than those of text."""
+    units: dict[str, Decimal] = {}
+    rates = _rates(listed, 0)
+    for unit, (field, token_class) in AUDIO_FIELDS.items():
+        usd = getattr(listed, field, None)
+        if isinstance(usd, Decimal):
+            text_rate = getattr(rates, token_class)
+            units[unit] = usd.scaleb(-6) - (rates.input if text_rate is None else text_rate)
+    for unit, field in THOUSANDS.items():
+        usd = getattr(listed, field, None)
+        if isinstance(usd, Decimal):
+            units[unit] = usd.scaleb(-3)
+    if "audio:input_tokens" in units and "audio:cached_tokens" not in units:
+        units["audio:cached_tokens"] = rates.input + units["audio:input_tokens"] - rates.by_class[1]
+    citation = getattr(listed, "output_citation_mtok", None)
+    if isinstance(citation, Decimal):
+        units["citation:tokens"] = citation.scaleb(-6)
+    hour = getattr(listed, "input_audio_hours", None)
+    if isinstance(hour, Decimal):
+        units["audio:seconds"] = (hour / SECONDS_PER_HOUR).quantize(MIN_RATE).normalize()
+    return units
 
 
 def _price_of_images(price: Price, usd: Decimal) -> Price:

@@ -78,13 +78,18 @@ def batch_costs(
     for row in in_batch:
         price, usage = prices[index_of[row]], usages.get(row)
         price_ids[row] = None if price is None else price.price_id
-        if usage is None or not (usage.reported_cost_usd is not None or usage.cache_write_1h_tokens):
+        is_billed = usage is not None and (
+            usage.reported_cost_usd is not None or usage.cache_write_1h_tokens or usage.billed_units
+        )
+        if usage is None or not is_billed:
             continue
         usage = replace(usage, service_tier="")
         cost = compute_cost_nano_usd(usage, price)
         billed[row], billed_known[row] = cost or 0, cost is not None
         list_cost = compute_cost_nano_usd(replace(usage, reported_cost_usd=None), full[index_of[row]])
         listed[row], listed_known[row] = list_cost or 0, list_cost is not None
+        if price is not None:
+            price_ids[row] = price.id_for_usage(usage)
         if usage.reported_cost_usd is not None:
             price_ids[row] = f"{REPORTED}:{targets[index_of[row]].provider.name}"
     return {

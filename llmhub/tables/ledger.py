@@ -86,6 +86,7 @@ def _request_costs(requests: Sequence[EndedRequest]) -> list[Decimal | None]:
             cache_write_1h_tokens=request.cache_write_1h_tokens,
             service_tier=request.service_tier,
             reported_cost_usd=Decimal(request.reported_cost_usd) if request.reported_cost_usd else None,
+            billed_units=request.billed_units,
         )
         key = (request.model, request.served_model, int(request.sent_at // DAY_S))
         if key not in prices and request.input_tokens is not None:

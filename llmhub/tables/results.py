@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from itertools import zip_longest
 from typing import Any, Final, TypeAlias
 
 import numpy as np
@@ -28,7 +29,7 @@ from llmhub.engine.block_lookup import StoredBlock
 from llmhub.engine.call import Answer, Target
 from llmhub.engine.fan_out_types import FanOutResult, ResultEvent
 from llmhub.engine.row_outcome import RowOutcome, aborted_outcome
-from llmhub.providers.prices import find_served_price
+from llmhub.providers.prices import find_served_price, unpriced_id
 from llmhub.tables.batch_columns import REPORTED, batch_answers, batch_costs
 from llmhub.tables.cost_columns import TokenColumns, cost_column_by_price, from_nanos, to_nanos
 from llmhub.tables.outcome_columns import columns_from_outcomes
@@ -391,9 +392,11 @@ def _cost_columns(
     """Return list price, cost and price id by position; a cache hit costs nothing."""
     served, price_index = _served_models(len(targets), target_index, columns)
     prices = [_price_of(targets[target], model, priced_at) for target, model in served]
+    unpriced = [unpriced_id(targets[target].provider.name) for target, _ in served]
     if fallbacks:
         price_index = _price_fallbacks(fallbacks, served, price_index, prices, priced_at)
-    price_ids = pa.array([price.price_id if price else None for price in prices], pa.string())
+    ids = [price.price_id if price else name for price, name in zip_longest(prices, unpriced)]
+    price_ids = pa.array(ids, pa.string())
     tokens = TokenColumns(**{name: columns[name] for name in TokenColumns.__slots__})
     list_cost = cost_column_by_price(tokens, prices, price_index)
     zero = from_nanos(np.zeros(len(price_index), np.int64))
@@ -430,7 +433,7 @@ def _apply_billing(
         if usage.reported_cost_usd is not None:
             price_ids[index] = f"{REPORTED}:{target.provider.name}"
         elif price is not None:
-            price_ids[index] = price.for_usage(usage).price_id
+            price_ids[index] = price.id_for_usage(usage)
     return {
         "list_cost_usd": from_nanos(nanos, is_known),
         "cost_usd": from_nanos(np.where(is_hit, 0, nanos), is_known | is_hit),
@@ -459,11 +462,13 @@ def _apply_batch_prices(
 def _billed_usage(outcome: RowOutcome | None) -> tuple[Usage | None, Target | None]:
     """Return the usage of a response if it says more of its cost than token counts, and who answered if known."""
     if isinstance(outcome, StoredResponse):
-        return (stored_usage(outcome), None) if outcome.billing else (None, None)
+        return (stored_usage(outcome), None) if outcome.billing or outcome.billed_units else (None, None)
     if outcome is None or not is_successful(outcome.outcome):
         return None, None
     usage = outcome.outcome.unwrap().usage
-    has_billing = usage.reported_cost_usd is not None or usage.service_tier or usage.cache_write_1h_tokens
+    has_billing = (
+        usage.reported_cost_usd is not None or usage.service_tier or usage.cache_write_1h_tokens or usage.billed_units
+    )
     return (usage if has_billing else None), outcome.target
 
 

@@ -79,6 +79,7 @@ from llmhub.wire.readers import (
     as_list,
     as_mapping,
     as_text,
+    billed_units,
     encode_compact,
     error_body,
     error_message,
@@ -354,6 +355,7 @@ def _usage(counts: Mapping[str, object]) -> Usage:
             **sums,
             reasoning_tokens=as_count(as_mapping(counts.get("output_tokens_details")).get("thinking_tokens")),
             reported_cost_usd=reported_cost(counts),
+            billed_units=_server_tools(counts),
         )
     uncached, cached = as_count(counts.get("input_tokens")), as_count(counts.get("cache_read_input_tokens"))
     written = as_count(counts.get("cache_creation_input_tokens"))
@@ -366,7 +368,13 @@ def _usage(counts: Mapping[str, object]) -> Usage:
         cache_write_1h_tokens=as_count(as_mapping(counts.get("cache_creation")).get("ephemeral_1h_input_tokens"))
         or None,
         reported_cost_usd=reported_cost(counts),
+        billed_units=_server_tools(counts),
     )
+
+
+def _server_tools(counts: Mapping[str, object]) -> tuple[tuple[str, int], ...]:
+    """Decode the number of searches; fetched pages cost their tokens only."""
+    return billed_units(("web_search:requests", as_mapping(counts.get("server_tool_use")).get("web_search_requests")))
 
 
 def _finish_reason(reason: object) -> FinishReason:

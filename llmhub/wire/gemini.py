@@ -75,9 +75,13 @@ from llmhub.wire.errors import CONTEXT_PHRASES, ErrorTable, classify_error
 from llmhub.wire.fast_path import parse_plain_gemini_chunk
 from llmhub.wire.logprobs import LOGPROBS_INDEX, decode_gemini_logprobs
 from llmhub.wire.readers import (
+    AUDIO_CACHED,
+    AUDIO_INPUT,
+    AUDIO_OUTPUT,
     as_count,
     as_mapping,
     as_text,
+    billed_units,
     encode_compact,
     error_body,
     error_message,
@@ -146,6 +150,9 @@ PART_METADATA: Final = frozenset({"thought", "thoughtSignature", "partMetadata",
 
 RESPONSE_METADATA: Final = ("groundingMetadata", "urlContextMetadata", "citationMetadata")
 """Fields of a candidate about its content; a stream sends the last of each complete."""
+
+AUDIO_DETAILS: Final = ("prompt", "cache", "candidates")
+"""Counts by modality that may hold tokens of audio."""
 
 RETRY_DELAY: Final = re.compile(r"(\d{1,9}(?:\.\d{1,9})?)s", re.ASCII)
 
@@ -319,7 +326,20 @@ def _usage(counts: Mapping[str, object], model: object = "") -> Usage:
         cached_input_tokens=as_count(counts.get("cachedContentTokenCount")),
         reasoning_tokens=thoughts,
         service_tier="text" if _is_text_of_an_image_model(counts, model) else "",
+        billed_units=_audio(counts),
     )
+
+
+def _audio(counts: Mapping[str, object]) -> tuple[tuple[str, int], ...]:
+    """Decode tokens of audio, which most models bill at another rate than text."""
+    prompt, cached, output = (_audio_tokens(counts.get(f"{name}TokensDetails")) for name in AUDIO_DETAILS)
+    fresh = max(prompt - cached, 0)
+    return billed_units((AUDIO_INPUT, fresh), (AUDIO_CACHED, min(cached, prompt)), (AUDIO_OUTPUT, output))
+
+
+def _audio_tokens(details: object) -> int:
+    counts = (detail.get("tokenCount") for detail in iter_objects(details) if detail.get("modality") == "AUDIO")
+    return sum_counts(*map(as_count, counts)) or 0
 
 
 def _is_text_of_an_image_model(counts: Mapping[str, object], model: object) -> bool:

@@ -67,11 +67,14 @@ from llmhub.wire.errors import OPENAI_ERRORS, classify_error
 from llmhub.wire.fast_path import parse_plain_chat, parse_plain_chat_chunk
 from llmhub.wire.logprobs import LOGPROBS_INDEX, decode_logprobs, decode_parallel_logprobs
 from llmhub.wire.readers import (
+    AUDIO_INPUT,
+    AUDIO_OUTPUT,
     as_count,
     as_list,
     as_mapping,
     as_text,
     billed_tier,
+    billed_units,
     capped_count,
     encode_compact,
     error_body,
@@ -122,6 +125,13 @@ REASONING_FIELDS: Final = ("reasoning_content", "reasoning")
 SEARCH_CONTEXTS: Final = {"medium": "medium", "high": "high"}
 """Perplexity's sizes of a search context with a fee above the standard one."""
 _NEW_USAGE: Final = fast_constructor(Usage)
+
+COUNTED_UNITS: Final = {
+    "prompt_audio_seconds": "audio:seconds",
+    "num_search_queries": "web_search:requests",
+    "citation_tokens": "citation:tokens",
+}
+"""Counts of Mistral and of Perplexity, and the billed unit of each."""
 
 IN_BAND_STATUS: Final = {"invalid_request_error": 400, "invalid_parameter_error": 400}
 """Status for the type of an error that came inside a 200, without a status of its own."""
@@ -388,7 +398,15 @@ def _usage(counts: Mapping[str, object], service_tier: object = None) -> Usage:
     cache_writes = capped_count(prompt, input_details("cache_write_tokens"))
     reasoning = capped_count(completion, output_details("reasoning_tokens"), get("reasoning_tokens"))
     tier = billed_tier(service_tier) or ("" if context is None else SEARCH_CONTEXTS.get(as_text(context), ""))
-    return _NEW_USAGE(prompt, completion, cached, cache_writes, reasoning, None, tier, reported_cost(counts))
+    audio = input_details("audio_tokens"), output_details("audio_tokens")
+    units: tuple[tuple[str, int], ...] = ()
+    if audio[0] or audio[1] or not COUNTED_UNITS.keys().isdisjoint(counts):
+        others = ((name, get(field)) for field, name in COUNTED_UNITS.items())
+        fresh = None if prompt is None else prompt - (cached or 0)
+        units = billed_units(
+            (AUDIO_INPUT, capped_count(fresh, audio[0])), (AUDIO_OUTPUT, capped_count(completion, audio[1])), *others
+        )
+    return _NEW_USAGE(prompt, completion, cached, cache_writes, reasoning, None, tier, reported_cost(counts), units)
 
 
 def _finish_reason(reason: object) -> FinishReason:

@@ -21,6 +21,8 @@ https://github.com/BerriAI/litellm/issues/13420 (read 2026-11-22).
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Final
 
@@ -58,6 +60,7 @@ from llmhub.wire.readers import (
     as_mapping,
     as_text,
     billed_tier,
+    billed_units,
     capped_count,
     encode_compact,
     error_body,
@@ -132,6 +135,16 @@ OPAQUE_SUFFIXES: Final = ("_call", "_output", "_tools", "_request", "_response",
 OPAQUE_CONTENTS: Final = frozenset({"input_file", "input_image"})
 """Types of contents that may be given as they are, such as a file by its id."""
 
+HOSTED_CALLS: Final = {
+    "web_search_call": "web_search",
+    "file_search_call": "file_search",
+    "image_generation_call": "images",
+}
+"""Types of items of the server's own tools that are billed by themselves."""
+
+IMAGE_SNAPSHOT: Final = re.compile(r"-\d{4}-\d\d-\d\d$")
+"""Date at the end of the name of an image model."""
+
 IMAGE_MARK: Final = ""
 """Result of an item that generated the image in the part after it."""
 
@@ -190,7 +203,7 @@ def decode(payload: Payload) -> Result[CompletionResponse, LLMError]:
     return Success(
         assemble_response(
             [(parts, _finish_reason(payload))],
-            usage=_usage(as_mapping(payload.get("usage")), payload.get("service_tier")),
+            usage=_usage(payload),
             served_model=as_text(payload.get("model")),
             request_id=as_text(payload.get("id")),
         )
@@ -262,10 +275,9 @@ def _item_done(payload: Payload) -> list[Delta]:
 def _response_done(payload: Payload) -> list[Delta]:
     """Decode the end of the response: its model, token counts and finish reason."""
     response = as_mapping(payload.get("response"))
-    counts = as_mapping(response.get("usage"))
     return [
         *_response_created(payload),
-        UsageDelta(_usage(counts, response.get("service_tier"))),
+        UsageDelta(_usage(response)),
         *(Fragment(MODERATION_INDEX, part) for part in _moderation(response)),
         ChoiceFinished(_finish_reason(response)),
     ]
@@ -361,8 +373,9 @@ def _moderation(response: Mapping[str, object]) -> list[Opaque]:
     return [Opaque(MODERATION, encode_compact(moderation))] if moderation else []
 
 
-def _usage(counts: Mapping[str, object], service_tier: object = None) -> Usage:
-    """Decode token counts; no part exceeds its total."""
+def _usage(response: Mapping[str, object]) -> Usage:
+    """Decode token counts; no part exceeds its total. What hosted tools used is counted apart."""
+    counts = as_mapping(response.get("usage"))
     prompt, completion = as_count(counts.get("input_tokens")), as_count(counts.get("output_tokens"))
     input_details = as_mapping(counts.get("input_tokens_details"))
     output_details = as_mapping(counts.get("output_tokens_details"))
@@ -372,9 +385,50 @@ def _usage(counts: Mapping[str, object], service_tier: object = None) -> Usage:
         cached_input_tokens=capped_count(prompt, input_details.get("cached_tokens")),
         cache_write_tokens=capped_count(prompt, input_details.get("cache_write_tokens")),
         reasoning_tokens=capped_count(completion, output_details.get("reasoning_tokens")),
-        service_tier=billed_tier(service_tier),
+        service_tier=billed_tier(response.get("service_tier")),
         reported_cost_usd=reported_cost(counts),
+        billed_units=_hosted_tools(response),
     )
+
+
+def _hosted_tools(response: Mapping[str, object]) -> tuple[tuple[str, int], ...]:
+    """Decode what the server's own tools used: searches, and tokens of the model that made images.
+
+    The model stands among the tools that the response repeats. Without counts, searches and images are those of its
+    items.
+    """
+    items = [item for item in iter_objects(response.get("output")) if item.get("type") in HOSTED_CALLS]
+    used = as_mapping(response.get("tool_usage"))
+    if not items and not used:
+        return ()
+    calls = Counter(HOSTED_CALLS[as_text(item["type"])] for item in items if _is_billed(item))
+    searches = as_mapping(used.get("web_search")).get("num_requests", calls["web_search"])
+    tool = next((tool for tool in iter_objects(response.get("tools")) if tool.get("type") == "image_generation"), {})
+    model = as_text(tool.get("model")) or "image_generation"
+    model = IMAGE_SNAPSHOT.sub("", model)
+    images = as_mapping(used.get("image_gen"))
+    tokens = [
+        (f"{model}:{modality}_{direction}_tokens", _image_tokens(images, direction, modality))
+        for direction in ("input", "output")
+        for modality in ("text", "image")
+    ]
+    if calls["images"] and not any(count for _, count in tokens):
+        tokens = [(f"{model}:images", calls["images"])]
+    return billed_units(("web_search:requests", searches), ("file_search:requests", calls["file_search"]), *tokens)
+
+
+def _is_billed(item: Mapping[str, object]) -> bool:
+    """Return whether a call of a tool is billed: of a web search, the search and not the pages it opens."""
+    action = as_mapping(item.get("action")).get("type", "search") if item.get("type") == "web_search_call" else "search"
+    return action == "search" and item.get("status") != "failed"
+
+
+def _image_tokens(counts: Mapping[str, object], direction: str, modality: str) -> int | None:
+    """Return the tokens of one modality; those of images where the counts have no details."""
+    details = counts.get(f"{direction}_tokens_details")
+    if isinstance(details, dict):
+        return as_count(details.get(f"{modality}_tokens"))
+    return as_count(counts.get(f"{direction}_tokens")) if modality == "image" else None
 
 
 def _finish_reason(response: Mapping[str, object]) -> FinishReason:
@@ -555,6 +609,6 @@ WIRE: Final = Wire(
     decode=decode,
     decode_frame=decode_frame,
     decode_error=decode_error,
-    decode_usage=lambda payload: _usage(as_mapping(payload.get("usage")), payload.get("service_tier")),
+    decode_usage=_usage,
     stream_fields={"stream": True},
 )

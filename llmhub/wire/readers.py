@@ -18,6 +18,7 @@ from returns.result import Failure, Result, Success
 
 from llmhub.core.errors import LLMError, Malformed
 from llmhub.core.payload import html_excerpt, is_html, parse_json_object
+from llmhub.core.types import AUDIO
 
 _EMPTY: Final[Mapping[str, object]] = {}
 _COMPACT: Final = msgspec.json.Encoder()
@@ -178,6 +179,22 @@ def billed_tier(*values: object) -> str:
         if isinstance(value, str) and value in BILLED_TIERS:
             return value
     return ""
+
+
+AUDIO_INPUT: Final = f"{AUDIO}:input_tokens"
+AUDIO_CACHED: Final = f"{AUDIO}:cached_tokens"
+AUDIO_OUTPUT: Final = f"{AUDIO}:output_tokens"
+
+
+def billed_units(*units: tuple[str, object]) -> tuple[tuple[str, int], ...]:
+    """Return the units of which there are any.
+
+    Examples
+    --------
+    >>> billed_units(("web_search:requests", 2), ("file_search:requests", 0), ("audio:input_tokens", None))
+    (('web_search:requests', 2),)
+    """
+    return tuple((name, count) for name, value in units if (count := as_count(value)))
 
 
 def encode_compact(value: object) -> str:

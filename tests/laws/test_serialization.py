@@ -279,6 +279,7 @@ usages = st.builds(
     **dict.fromkeys((*TOKEN_CLASSES, "cache_write_1h_tokens"), st.none() | st.integers(0, 2**63 - 1)),
     service_tier=st.sampled_from(["", "flex"]),
     reported_cost_usd=st.none() | st.decimals(0, 1000, allow_nan=False, allow_infinity=False),
+    billed_units=st.sampled_from([(), (("web_search:requests", 2), ("audio:input_tokens", 2**62))]),
 )
 responses = st.builds(
     CompletionResponse,

@@ -52,6 +52,7 @@ usages = st.builds(
     **dict.fromkeys((*TOKEN_CLASSES, "cache_write_1h_tokens"), counts),
     service_tier=st.sampled_from(["", "flex"]),
     reported_cost_usd=st.none() | st.decimals(0, 9, allow_nan=False, allow_infinity=False),
+    billed_units=st.sampled_from([(), (("web_search:requests", 2),)]),
 )
 reasons: st.SearchStrategy[FinishReason] = st.sampled_from(
     ["stop", "length", "tool_calls", "content_filter", "refusal", "other"]

@@ -200,3 +200,136 @@ def test_images_of_gemini_have_their_own_price(details: list[dict[str, Any]] | N
     assert compute_cost(response.usage, price) == Decimal(usd)
     bound = cost_bound_nano_usd(price, 100, 1290)
     assert bound >= 38_730_000
+
+
+def gpt_audio(**usage: Any) -> dict[str, Any]:
+    details = {"prompt_tokens_details": {"audio_tokens": 600}, "completion_tokens_details": {"audio_tokens": 80}}
+    return chat({**COUNTS, **details, **usage})
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(
+    ("provider", "model", "usd"),
+    [
+        # 400 tokens of text and 600 of audio in, 20 and 80 out.
+        ("openai", "gpt-audio", "0.025520000"),  # 2.5, 32, 10 and 64 USD a million
+        ("openai", "gpt-audio-mini", "0.007888000"),  # 0.6, 10, 2.4 and 20
+        ("openai", "gpt-4o-audio-preview", "0.031600000"),  # 2.5, 40, 10 and 80
+        ("azure", "gpt-audio-mini", "0.007888000"),
+        ("openai", "gpt-4o-mini", "0.000210000"),  # which has no price of audio
+    ],
+)
+def test_audio_has_its_own_price(provider: str, model: str, usd: str, stream: bool) -> None:
+    payload = gpt_audio()
+    choice = {"index": 0, "delta": {"content": "Hi"}, "finish_reason": "stop"}
+    chunks = events({"choices": [choice]}, {"choices": [], "usage": payload["usage"]})
+    response = interpret_stream(PROVIDERS[provider], SSE, [chunks]).unwrap() if stream else whole(provider, payload)
+    price = find_price(provider, model, NOW)
+    assert price is not None
+    assert compute_cost(response.usage, price) == Decimal(usd)
+    assert compute_cost_nano_usd(response.usage, price) == int(Decimal(usd).scaleb(9))
+    assert price.id_for_usage(response.usage).endswith("#audio") == (model != "gpt-4o-mini")
+    assert decode_response(encode_response(response)).unwrap() == response
+    assert cost_bound_nano_usd(price, 1000, 100, audio=True) >= int(Decimal(usd).scaleb(9))
+
+
+def test_audio_of_gemini_and_mistral_has_its_own_price() -> None:
+    details = [{"modality": "TEXT", "tokenCount": 100}, {"modality": "AUDIO", "tokenCount": 900}]
+    cached = [{"modality": "AUDIO", "tokenCount": 400}]
+    counts = {"promptTokenCount": 1000, "candidatesTokenCount": 10, "totalTokenCount": 1010}
+    body = {
+        "candidates": [{"content": {"parts": [{"text": "x"}]}, "finishReason": "STOP"}],
+        "usageMetadata": {
+            **counts,
+            "cachedContentTokenCount": 400,
+            "promptTokensDetails": details,
+            "cacheTokensDetails": cached,
+        },
+    }
+    price = find_price("google", "gemini-2.5-flash", NOW)
+    # 100 of text at 0.30 USD a million, 500 of audio at 1, 400 of audio from the cache at 0.10, 10 of output at 2.50.
+    assert compute_cost(whole("google", body).usage, price) == Decimal("0.000595000")
+    spoken = whole("mistral", chat({**COUNTS, "prompt_audio_seconds": 60}))
+    price = find_price("mistral", "voxtral-small-latest", NOW)
+    assert compute_cost_nano_usd(spoken.usage, price) == 4_140_000  # 0.24 USD an hour, and the tokens
+
+
+IMAGE_COUNTS = {
+    "input_tokens": 70,
+    "input_tokens_details": {"image_tokens": 20, "text_tokens": 50},
+    "output_tokens": 1056,
+    "output_tokens_details": {"image_tokens": 1056, "text_tokens": 0},
+}
+
+
+@pytest.mark.parametrize(
+    ("model", "used", "usd", "price_id"),
+    [
+        # 50 tokens at 5 USD a million, 20 at 8 and 1,056 at 30; 0.00225 are those of the model that calls the tool.
+        ("gpt-image-2", {"image_gen": IMAGE_COUNTS}, "0.034340000", "#gpt-image-2"),
+        ("gpt-image-2-2026-04-21", {"image_gen": IMAGE_COUNTS}, "0.034340000", "#gpt-image-2"),
+        ("gpt-image-2", {"web_search": {"num_requests": 2}}, "0.022250000", "#web_search + 1 gpt-image-2:images"),
+        ("gpt-image-9", {"image_gen": IMAGE_COUNTS}, "0.002250000", " + 50 gpt-image-9:text_input_tokens of unknown"),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("stream", [False, True])
+def test_tools_of_the_responses_api_are_billed(
+    model: str, used: dict[str, Any], usd: str, price_id: str, stream: bool
+) -> None:
+    """The counts are those of the types of openai 3.57.0 (read 2026-11-30): `tool_usage`, beside `usage`."""
+    body = {
+        "id": "r",
+        "model": "gpt-5",
+        "status": "completed",
+        "output": [{"type": "image_generation_call", "id": "i", "status": "completed", "result": "AA=="}],
+        "usage": {"input_tokens": 1000, "output_tokens": 100},
+        "tool_usage": used,
+        "tools": [{"type": "image_generation", "model": model}],
+    }
+    events_ = events({"type": "response.completed", "response": body})
+    response = (
+        interpret_stream(PROVIDERS["openai-responses"], SSE, [events_]).unwrap()
+        if stream
+        else whole("openai-responses", body)
+    )
+    price = find_price("openai-responses", "gpt-5", NOW)
+    assert price is not None
+    assert compute_cost(response.usage, price) == Decimal(usd)
+    assert price_id in price.id_for_usage(response.usage)
+    assert decode_response(encode_response(response)).unwrap() == response
+
+
+def test_searches_are_billed_by_their_number() -> None:
+    usage = {"input_tokens": 1000, "output_tokens": 100, "server_tool_use": {"web_search_requests": 3}}
+    body = {"content": [{"type": "text", "text": "x"}], "stop_reason": "end_turn", "usage": usage}
+    price = find_price("anthropic", "claude-haiku-4-5", NOW)
+    assert compute_cost(whole("anthropic", body).usage, price) == Decimal("0.0315")
+    calls = [{"type": "web_search_call", "action": {"type": action}} for action in ("search", "open_page")]
+    counts = {"input_tokens": 0, "output_tokens": 0}
+    items = {"status": "completed", "output": [*calls, {"type": "file_search_call"}], "usage": counts}
+    price = find_price("openai-responses", "gpt-5", NOW)
+    assert compute_cost(whole("openai-responses", items).usage, price) == Decimal("0.0125")  # without `tool_usage`
+    deep = whole("perplexity", chat({**COUNTS, "num_search_queries": 10, "citation_tokens": 500}))
+    price = find_price("perplexity", "sonar-deep-research", NOW)
+    assert compute_cost(deep.usage, price) == Decimal("0.0538")
+    price = find_price("perplexity", "sonar", NOW)
+    assert price is not None
+    assert "unknown" not in price.id_for_usage(deep.usage)  # its fee includes them
+
+
+def test_batches_and_tiers_scale_audio_but_no_fee() -> None:
+    price = find_price("openai", "gpt-audio", NOW)
+    assert price is not None
+    half, full = price.service_tiers["flex"], price
+    assert half.units["audio:input_tokens"] * 2 == full.units["audio:input_tokens"]
+    assert half.units["gpt-image-2:image_output_tokens"] == full.units["gpt-image-2:image_output_tokens"]
+
+
+@pytest.mark.parametrize(("model", "factor"), [("gpt-5-mini", "1.8"), ("gpt-4.1", "1.75"), ("gpt-4o", "1")])
+def test_priority_processing_of_azure_is_priced(model: str, factor: str) -> None:
+    price = find_price("azure", model, NOW)
+    assert price is not None
+    usage = whole("azure", chat(COUNTS, service_tier="priority")).usage
+    standard = compute_cost(replace(usage, service_tier=""), price)
+    assert standard is not None
+    assert compute_cost(usage, price) == standard * Decimal(factor)
