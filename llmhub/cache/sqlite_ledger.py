@@ -403,7 +403,7 @@ def fold_log(log: ClaimLog) -> dict[bytes, SentRequest]:
 
 
 def apply_change(held: dict[bytes, SentRequest], kind: int, items: Sequence[Any]) -> None:
-    """Apply one change to the requests held, in place; its items are requests if ``kind`` is `HOLDING_KINDS`, else keys."""
+    """Apply one change to the requests held, in place; its items are requests for `HOLDING_KINDS`, else keys."""
     if kind in HOLDING_KINDS:
         held.update([(request.key, request) for request in items])
     elif kind == RELEASED:

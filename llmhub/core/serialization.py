@@ -270,10 +270,10 @@ def _pack_text(  # noqa: PLR0917 - a value for each field of the layout
     """Encode a single text in `TEXT_LAYOUT`, without version and checksum; ``None`` if it does not fit."""
     if UNKNOWN_COUNT in usage:
         return None
-    inputs, outputs, cached, cache_writes, reasoning = usage
     if dropped and any(SEPARATOR in name or not name for name in dropped):
         return None
     try:
+        inputs, outputs, cached, cache_writes, reasoning = usage
         content, model, request = text.encode(), served_model.encode(), request_id.encode()
         dropped_names = SEPARATOR.join(dropped).encode() if dropped else b""
         fixed = _TEXT_BODY.pack(
