@@ -20,7 +20,7 @@ from llmhub.core.forced_tool import with_forced_tool
 from llmhub.core.framing import FEEDS, Frame, flush
 from llmhub.core.payload import deep_merge, excerpt, parse_json_object
 from llmhub.core.provider import Endpoint, HttpReply, HttpRequest, Provider, locate
-from llmhub.core.stream import Delta, PartKey, fold, label_forced_tool_deltas
+from llmhub.core.stream import NEW_RESPONSE, Delta, PartKey, fold, label_forced_tool_deltas
 from llmhub.core.surrogates import SurrogateJoiner
 from llmhub.core.types import CompletionRequest, CompletionResponse, Payload
 from llmhub.core.validation import drop_unsupported, validate_request
@@ -143,16 +143,10 @@ def _completed(provider: Provider, reply: HttpReply, response: CompletionRespons
     request_id = reply.header(provider.request_id_header)
     if not request_id or request_id == response.request_id:
         return response
-    # Every field by name, since `dataclasses.replace` takes twice as long.
-    return CompletionResponse(
-        parts=response.parts,
-        finish_reason=response.finish_reason,
-        usage=response.usage,
-        served_model=response.served_model,
-        request_id=request_id,
-        others=response.others,
-        forced_tool=response.forced_tool,
-    )
+    return NEW_RESPONSE(
+        response.parts, response.finish_reason, response.usage, response.served_model, request_id, response.others,
+        response.forced_tool,
+    )  # fmt: skip
 
 
 def prepare_embedding(

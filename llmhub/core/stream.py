@@ -39,7 +39,7 @@ from llmhub.core.types import (
     Usage,
 )
 
-_NEW_RESPONSE: Final = fast_constructor(CompletionResponse)
+NEW_RESPONSE: Final = fast_constructor(CompletionResponse)
 
 
 @dataclass(frozen=True, slots=True)
@@ -262,7 +262,7 @@ def assemble_text_response(
     True
     """
     parts = (Text(text if text.isascii() else repair_surrogates(text)),)
-    return _NEW_RESPONSE(parts, reason, _bounded_usage(usage), served_model, request_id)
+    return NEW_RESPONSE(parts, reason, _bounded_usage(usage), served_model, request_id)
 
 
 def to_stream_chunk(deltas: Iterable[Delta]) -> StreamChunk | None:

@@ -39,7 +39,7 @@ from llmhub.core.provider import Endpoint, HttpReply, HttpRequest, RateLimitInfo
 from llmhub.core.proxies import NO_PROXIES, Proxies, Proxy
 from llmhub.core.stream import Delta, Fragment, to_stream_chunk, usage_so_far
 from llmhub.core.types import NO_USAGE, CompletionResponse, StreamChunk
-from llmhub.engine.call import Answer, BilledFailure, Call, Outcome, Target
+from llmhub.engine.call import NEW_ANSWER, Answer, BilledFailure, Call, Outcome, Target
 from llmhub.engine.connection_pool import (
     DESCRIPTOR_RETRY_S,
     DESCRIPTOR_TIMEOUT_S,
@@ -72,7 +72,6 @@ from llmhub.security.request_signing import SignedParts, sign_request
 
 E = TypeVar("E", bound=BaseException)
 
-_NEW_ANSWER: Final = fast_constructor(Answer)
 _NEW_REPLY: Final = fast_constructor(HttpReply)
 KEEP_ALIVE_S: Final = 30.0
 MAX_CACHED_URLS: Final = 4096
@@ -225,7 +224,7 @@ class Transport:
             billed_failures = _billed_failures(target, observer)
             uncertain_requests = int(_is_uncertain(failure) and not billed_failures)
         # Every field by position, since keywords take longer.
-        answer = _NEW_ANSWER(
+        answer = NEW_ANSWER(
             outcome, latency_s, observer.ttft_s, None, latency_s, 1, now,
             False, request.dropped, _rate_limit_info(target, observer.reply), billed_failures, None, None,
             uncertain_requests,

@@ -17,6 +17,7 @@ from email.utils import parsedate_to_datetime
 from operator import attrgetter
 from typing import Any, Final, TypeAlias
 
+from llmhub.core.construction import fast_constructor
 from llmhub.core.provider import HttpReply, RateLimitInfo
 
 Number: TypeAlias = int | float | None
@@ -124,6 +125,7 @@ def parse_seconds_or_epoch(value: str, reply: HttpReply) -> float | None:
 
 NOTHING: Final = RateLimitInfo()
 """What a reply without any of the headers reports."""
+_NEW_INFO: Final = fast_constructor(RateLimitInfo)
 
 RETRY_HEADERS: Final[tuple[tuple[str, HeaderParser], ...]] = (
     ("retry-after-ms", parse_milliseconds),
@@ -163,7 +165,7 @@ def rate_limit_reader(table: HeaderTable) -> Callable[[HttpReply], RateLimitInfo
             is_silent = retry_after_s is None and should_retry is None
             return NOTHING if is_silent else RateLimitInfo(retry_after_s=retry_after_s, should_retry=should_retry)
         values = {field: _first_parsed(names, parse, headers, reply) for field, (names, parse) in table.items()}
-        return RateLimitInfo(retry_after_s=retry_after_s, should_retry=should_retry, **values)  # type: ignore[arg-type] # as each parser returns
+        return _NEW_INFO(retry_after_s=retry_after_s, should_retry=should_retry, **values)
 
     return read
 

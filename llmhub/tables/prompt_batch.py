@@ -18,12 +18,11 @@ import numpy as np
 
 from llmhub.cache.store import KEY_BYTES
 from llmhub.core.cache_key import RequestKeyer, request_keyer, scoped_key
-from llmhub.core.construction import fast_constructor
 from llmhub.core.errors import InvalidRequest, invalid
 from llmhub.core.prepared import PreparedPrompt
 from llmhub.core.types import CompletionRequest, Image
 from llmhub.engine.block_lookup import Int64Array, PlannedBlock
-from llmhub.engine.call import Call, PreparedText, Target, preparer_by_target
+from llmhub.engine.call import NEW_CALL, Call, PreparedText, Target, preparer_by_target
 from llmhub.engine.fan_out_types import CHUNK_SIZE, FIRST_CHUNK_SIZE, PlannedItem
 from llmhub.engine.spending import Budgets
 from llmhub.security.redaction import Redactor
@@ -34,7 +33,6 @@ from llmhub.tables.rows import FrameColumns, is_conversation
 from llmhub.tables.templates import SERIES_FIELD, Template, parse_series_template
 
 NO_KEY: Final = b""
-_NEW_CALL: Final = fast_constructor(Call)
 MAX_IMAGE_CHARS: Final = 16 << 20
 """Characters of base64 images and URLs in one chunk."""
 
@@ -76,7 +74,7 @@ class TargetPrompt:
         """Return the call for a text with this cache key."""
         request, target = self.prepared.request(text), self.target
         prepared = PreparedText(request, self.prepared.http, text, self.for_target)
-        return _NEW_CALL(
+        return NEW_CALL(
             target, request, None, self.stream, prepared, key, self.budgets, None, sample, target, None,
             self.cache_scope,
         )  # fmt: skip

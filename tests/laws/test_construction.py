@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 
 from llmhub.core.construction import fast_constructor
-from llmhub.core.provider import HttpReply, HttpRequest
+from llmhub.core.provider import HttpReply, HttpRequest, RateLimitInfo
 from llmhub.core.types import CompletionRequest, CompletionResponse, Message, Text, Usage
 from llmhub.engine.call import Answer, Call
 
-KINDS = (Answer, Call, CompletionRequest, CompletionResponse, HttpReply, HttpRequest, Message, Usage)
+KINDS = (Answer, Call, CompletionRequest, CompletionResponse, HttpReply, HttpRequest, Message, RateLimitInfo, Usage)
 VALUES: dict[str, Any] = {"model": "m", "messages": (Message("user", "a"),), "parts": (Text("a"),), "stop": ("s",)}
 
 
