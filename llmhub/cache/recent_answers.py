@@ -4,8 +4,8 @@ The keys of answers are random, so each new one changes a page of the table's in
 a second, and each time would write as many pages as there are answers. They are appended as one row to the table
 ``recent`` instead, a fifth of the work, and moved to ``answers`` by the thousand.
 
-- An answer in ``recent`` is newer than one with the same key in ``answers``: whoever writes to ``answers`` moves all of
-  ``recent`` there first, in the same transaction.
+- An answer in ``recent`` is newer than one with the same key in ``answers``: a transaction that writes to ``answers``
+  moves all of ``recent`` there first.
 - Look-ups read ``recent`` first: what is moved between the two is found in ``answers``.
 - Numbers of packs ascend and are not used again, so the first and the last tell whether others were added or moved.
 """
