@@ -172,6 +172,20 @@ def test_reasoning_goes_back_where_the_provider_takes_it(
     assert {field: turn[field] for field in turn if field not in {"role", "tool_calls"}} == sent_back
 
 
+def test_reasoning_is_kept_from_models_of_a_route_that_refuse_it(scripted: Any, replies: Any) -> None:
+    call = {"id": "call_1", "type": "function", "function": {"name": "clock", "arguments": '{"zone": "UTC"}'}}
+    message = {"role": "assistant", "content": None, "reasoning": "hm", "tool_calls": [call]}
+    choice = {"index": 0, "message": message, "finish_reason": "tool_calls"}
+    first = scripted([replies.reply(json.dumps({"choices": [choice]}).encode())], [replies.reply(b"{}", status=500)])
+    other = scripted([replies.answer("noon")])
+    endpoints = {
+        name: llmhub.Endpoint(base_url=server.url, api_key="k") for name, server in (("groq", first), ("openai", other))
+    }
+    route = {"fast": llmhub.Failover("groq/m", "openai/m")}
+    with llmhub.Hub(endpoints=endpoints, settings=Settings(), cache=llmhub.MemoryCache(), route=route) as hub:
+        assert llmhub.complete("q", model="fast", hub=hub, tools=[clock]).text == "noon"
+
+
 def test_tokens_and_cost_are_those_of_all_turns(hub: llmhub.Hub) -> None:
     total = llmhub.complete(ASK, model=MODEL, hub=hub, tools=[weather])
     tool = function_tool(weather).tool

@@ -7,10 +7,17 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
 import llmhub
 from llmhub.config import Settings
+from llmhub.core.pricing import Price, Rates
+from llmhub.core.types import Usage
+from llmhub.engine.call import Target
+from llmhub.providers.registry import PROVIDERS
+from llmhub.tables.batch_columns import batch_costs
+from llmhub.tables.cost_columns import USD_TYPE, TokenColumns
 
 USAGE = {
     "prompt_tokens": 1000,
@@ -67,3 +74,38 @@ def test_credits_are_named_in_place_of_a_price(provider: str, scripted: Any, rep
     with llmhub.Hub(endpoints=endpoints, settings=Settings(), cache=llmhub.MemoryCache()) as hub:
         row = run(hub, f"{provider}/m")
     assert (row["status"], row["cost_usd"], row["price_id"]) == ("ok", None, f"credits:{provider}")
+
+
+def test_budget_reserves_the_price_of_audio_that_a_request_may_hold(scripted: Any, replies: Any) -> None:
+    server = scripted([replies.answer("Hi")])
+    endpoints = {"openai": llmhub.Endpoint(base_url=server.url, api_key="k")}
+    options: dict[str, Any] = {"max_tokens": 100, "budget_usd": 0.003}
+    with llmhub.Hub(endpoints=endpoints, settings=Settings(), cache=llmhub.MemoryCache()) as hub:
+        assert run(hub, **options)["status"] == "ok"
+        with pytest.raises(llmhub.BudgetExceededError):
+            run(hub, extra={"modalities": ["text", "audio"]}, **options)
+
+
+def test_batches_are_billed_for_audio_and_searches() -> None:
+    provider, units = PROVIDERS["openai"], (("audio:output_tokens", 80), ("web_search:requests", 1))
+    counts = {"input_tokens": 1000, "output_tokens": 100}
+    columns = {name: pa.chunked_array([pa.array([counts.get(name)], pa.int64())]) for name in TokenColumns.__slots__}
+    costs = {name: pa.chunked_array([pa.nulls(1, USD_TYPE)]) for name in ("list_cost_usd", "cost_usd")}
+    price = Price(
+        price_id="x@y",
+        source="x",
+        rates=Rates(input=Decimal("2e-6"), output=Decimal("8e-6")),
+        units={"audio:output_tokens": Decimal("56e-6"), "web_search:requests": Decimal("0.01")},
+    )
+    priced = batch_costs(
+        {**columns, **costs, "price_id": pa.chunked_array([pa.nulls(1, pa.string())])},
+        [0],
+        {0: Usage(**counts, billed_units=units)},
+        [Target(provider, llmhub.Endpoint(), "gpt-audio", "openai/gpt-audio")],
+        [price],
+        pa.array([0]),
+    )
+    # Half of 0.002 for the prompt, 0.0008 for text and 0.00448 for audio; a search costs what it does alone.
+    assert priced["cost_usd"].to_pylist() == [Decimal("0.01364")]
+    assert priced["list_cost_usd"].to_pylist() == [Decimal("0.01728")]
+    assert priced["price_id"].to_pylist() == ["x@y#batch#audio#web_search"]

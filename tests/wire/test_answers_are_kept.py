@@ -274,11 +274,12 @@ DETAILS = [
 ]
 
 
-def test_reasoning_details_are_kept_and_sent_back() -> None:
-    response = whole(chat_reply({"content": "Hi", "reasoning": "hm", "reasoning_details": DETAILS}), "openrouter")
+@pytest.mark.parametrize("name", ["openrouter", "vercel", "snowflake", "avian", "compatible"])
+def test_reasoning_details_are_kept_and_sent_back(name: str) -> None:
+    response = whole(chat_reply({"content": "Hi", "reasoning": "hm", "reasoning_details": DETAILS}), name)
     assert (response.text, response.reasoning) == ("Hi", "hm")
     turns = (Message("user", "q"), Message("assistant", response.parts), Message("user", "more"))
-    turn = sent("openrouter", *turns)["messages"][1]
+    turn = sent(name, *turns)["messages"][1]
     assert turn == {"role": "assistant", "content": "Hi", "reasoning_details": DETAILS}
     assert decode_response(encode_response(response)).unwrap() == response
 
@@ -336,11 +337,11 @@ def test_citations_without_results_and_annotations_are_kept() -> None:
     assert whole(chat_reply({"content": "Hi", "annotations": []})).parts == (Text("Hi"),)
 
 
-def test_grounding_of_gemini_is_kept() -> None:
-    grounding = {"webSearchQueries": ["q"]}
-    candidate = {"content": {"parts": [{"text": "Hi"}]}, "finishReason": "STOP", "groundingMetadata": grounding}
+@pytest.mark.parametrize("field", ["groundingMetadata", "urlContextMetadata", "citationMetadata"])
+def test_grounding_of_gemini_is_kept(field: str) -> None:
+    candidate = {"content": {"parts": [{"text": "Hi"}]}, "finishReason": "STOP", field: {"webSearchQueries": ["q"]}}
     response = whole(json.dumps({"candidates": [candidate]}).encode(), "google")
-    assert response.parts == (Text("Hi"), Opaque("groundingMetadata", '{"webSearchQueries":["q"]}'))
+    assert response.parts == (Text("Hi"), Opaque(field, '{"webSearchQueries":["q"]}'))
     assert streamed(events({"candidates": [candidate]}), "google").parts == response.parts
     assert sent("google", Message("user", "q"), Message("assistant", response.parts), Message("user", "more"))
 
@@ -610,9 +611,10 @@ def test_ollama_takes_a_picture_in_the_result_of_a_tool() -> None:
     assert [block["type"] for block in content] == ["text", "image_url"]
 
 
-def test_system_turn_stays_in_its_place_where_claude_takes_it() -> None:
+@pytest.mark.parametrize("model", ["claude-opus-4-8", "claude-fable-5", "claude-mythos-5-2", "claude-sonnet-5"])
+def test_system_turn_stays_in_its_place_where_claude_takes_it(model: str) -> None:
     turns = (Message("system", "a"), Message("user", "q"), Message("system", "b"), Message("user", "r"))
-    payload = sent("anthropic", *turns, model="claude-opus-4-8")
+    payload = sent("anthropic", *turns, model=model)
     assert payload["system"] == "a"
     assert payload["messages"] == [
         {"role": "user", "content": "q"},

@@ -103,6 +103,23 @@ def test_cost_that_the_provider_reports_takes_precedence(usage: dict[str, Any], 
     assert interpret_stream(PROVIDERS["openrouter"], SSE, [stream]).unwrap().usage == response.usage
 
 
+@pytest.mark.parametrize(
+    ("name", "stated", "usd"),
+    [
+        ("openrouter", {"cost": 0.5}, "0.5"),
+        ("vercel", {"cost": 0.5}, "0.5"),
+        ("avian", {"cost": 0.5}, "0.5"),
+        ("perplexity", {"cost": {"total_cost": 0.5}}, "0.5"),
+        ("xai", {"cost_in_usd_ticks": 5_000_000_000}, "0.5"),
+        ("groq", {"cost": 0.5}, None),
+        ("compatible", {"cost": 0.5}, None),
+    ],
+)
+def test_providers_that_report_a_cost(name: str, stated: dict[str, Any], usd: str | None) -> None:
+    reported = whole(name, chat({**COUNTS, **stated})).usage.reported_cost_usd
+    assert reported == (None if usd is None else Decimal(usd))
+
+
 def test_cost_in_the_usage_of_responses_is_read_where_it_is_known_to_be_usd() -> None:
     body = {"status": "completed", "output": [], "usage": {"input_tokens": 1, "output_tokens": 1, "cost": 0.5}}
     assert whole("openai-responses", body).usage.reported_cost_usd is None
@@ -233,6 +250,12 @@ def test_audio_has_its_own_price(provider: str, model: str, usd: str, stream: bo
     assert cost_bound_nano_usd(price, 1000, 100, audio=True) >= int(Decimal(usd).scaleb(9))
 
 
+def test_tokens_of_the_cache_are_not_billed_as_audio_once_more() -> None:
+    details = {"prompt_tokens_details": {"audio_tokens": 600, "cached_tokens": 700}}
+    usage = whole("openai", chat({**COUNTS, **details})).usage
+    assert usage.billed_units == (("audio:input_tokens", 300),)
+
+
 def test_audio_of_gemini_and_mistral_has_its_own_price() -> None:
     details = [{"modality": "TEXT", "tokenCount": 100}, {"modality": "AUDIO", "tokenCount": 900}]
     cached = [{"modality": "AUDIO", "tokenCount": 400}]
@@ -304,6 +327,8 @@ def test_searches_are_billed_by_their_number() -> None:
     body = {"content": [{"type": "text", "text": "x"}], "stop_reason": "end_turn", "usage": usage}
     price = find_price("anthropic", "claude-haiku-4-5", NOW)
     assert compute_cost(whole("anthropic", body).usage, price) == Decimal("0.0315")
+    usage = {"iterations": ITERATIONS, "server_tool_use": {"web_search_requests": 3}}
+    assert whole("anthropic", {**body, "usage": usage}).usage.billed_units == (("web_search:requests", 3),)
     calls = [{"type": "web_search_call", "action": {"type": action}} for action in ("search", "open_page")]
     counts = {"input_tokens": 0, "output_tokens": 0}
     items = {"status": "completed", "output": [*calls, {"type": "file_search_call"}], "usage": counts}

@@ -144,6 +144,11 @@ def test_message_within_an_error_object_is_read(name: str) -> None:
     assert error_of(name, 400, {"error": {"message": "no such thing"}}).message == "no such thing"
 
 
+@pytest.mark.parametrize("name", ["openai", "openai-responses", "anthropic", "google", "cohere-native"])
+def test_detail_of_an_error_is_its_message(name: str) -> None:
+    assert error_of(name, 404, {"detail": "Not Found"}).message == "Not Found"
+
+
 def test_error_that_came_as_an_event_is_read() -> None:
     body = b'data: {"error": {"message": "upstream is down"}}\n\ndata: [DONE]\n\n'
     assert error_of("openai-responses", 500, body, "text/event-stream").message == "upstream is down"
