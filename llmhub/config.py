@@ -513,7 +513,9 @@ def import_endpoint(values: Exported) -> Endpoint:
             missing = f"{value.name} was set in the process that pickled the hub and is not set in this one"
             remedy = "set it here"
         elif isinstance(value, OwnCredential):
-            own = load_settings().endpoints.get(value.provider)
+            known = load_settings().endpoints
+            # The endpoint of a model has the credentials of its provider, unless it has its own.
+            own = known.get(value.provider) or known.get(value.provider.partition("/")[0])
             fields[name] = getattr(own, value.field) if own is not None else Secret()
             missing = f"the hub was pickled without {name} of {value.provider!r}, and this process has none of its own"
             remedy = "set the provider's variable here"

@@ -240,6 +240,6 @@ def error_body(body: bytes, field: str = "message") -> Mapping[str, object]:
 
 
 def error_message(message: object, error: Mapping[str, object]) -> str:
-    """Return ``message``, or FastAPI's ``detail``, if it is text; else it, or without it the whole ``error``, as JSON."""
+    """Return ``message``, or FastAPI's ``detail``, if it is text; else it, or without it the ``error``, as JSON."""
     message = message or error.get("detail")
     return message if isinstance(message, str) else encode_compact(message or dict(error))

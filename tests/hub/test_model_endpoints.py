@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import pickle
 from typing import Any
 
 import pytest
@@ -42,6 +43,15 @@ def test_health_of_a_model_is_that_of_its_provider(scripted: Any, replies: Any) 
     endpoints = {"openai": llmhub.Endpoint(base_url=server.url, api_key="k")}
     with llmhub.Hub(endpoints=endpoints, settings=Settings(), cache=llmhub.MemoryCache()) as hub:
         assert llmhub.health_check(MODEL, hub=hub).ok
+
+
+def test_unpickled_hub_has_the_key_of_the_models_provider(environ: pytest.MonkeyPatch) -> None:
+    endpoint = llmhub.Endpoint(base_url="http://127.0.0.1:1/v1", api_key="own")
+    hub = llmhub.Hub(endpoints={MODEL: endpoint}, settings=Settings(), cache=llmhub.MemoryCache())
+    pickled = pickle.dumps(hub)
+    environ.setenv("OPENAI_API_KEY", "from-the-environment")
+    read = pickle.loads(pickled).endpoints[MODEL]
+    assert (read.base_url, read.api_key.reveal()) == (endpoint.base_url, "from-the-environment")
 
 
 def test_404_names_the_address_that_the_caller_chose(scripted: Any, replies: Any) -> None:
