@@ -31,6 +31,7 @@ from llmhub.engine.event_loop import StopSignal
 from llmhub.engine.spending import Budgets, SharedBudget, TargetPrices
 from llmhub.hub import Hub
 from llmhub.progress.display import ProgressCallback
+from llmhub.providers.prices import unpriced_id
 
 if TYPE_CHECKING:
     from concurrent.futures import Executor
@@ -556,9 +557,11 @@ def budgets_for(
     prices = TargetPrices(time.time)
     for target in targets:
         if prices.lookup(target) is None and not allowed:
+            is_in_credits = unpriced_id(target.provider.name) is not None
+            reason = "is billed in credits, not in USD" if is_in_credits else "has no known price"
             raise invalid(
                 "model",
-                f"{target.name!r} has no known price, so a budget cannot include it; "
+                f"{target.name!r} {reason}, so a budget cannot include it; "
                 "pass allow_unpriced=True to call it without counting its cost, or omit budget_usd",
             )
     return Budgets(own + shared, allowed) if has_budget else None

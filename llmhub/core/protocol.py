@@ -20,9 +20,9 @@ from llmhub.core.forced_tool import with_forced_tool
 from llmhub.core.framing import FEEDS, Frame, flush
 from llmhub.core.payload import deep_merge, excerpt, parse_json_object
 from llmhub.core.provider import Endpoint, HttpReply, HttpRequest, Provider, locate
-from llmhub.core.stream import NEW_RESPONSE, Delta, PartKey, fold, label_forced_tool_deltas
+from llmhub.core.stream import NEW_RESPONSE, Delta, Fragment, PartKey, fold, label_forced_tool_deltas
 from llmhub.core.surrogates import SurrogateJoiner
-from llmhub.core.types import CompletionRequest, CompletionResponse, Payload
+from llmhub.core.types import CompletionRequest, CompletionResponse, Payload, Refusal, Text, ToolCall
 from llmhub.core.validation import drop_unsupported, validate_request
 
 JSON_ENCODING_ERRORS: Final = (TypeError, ValueError, OverflowError, RecursionError)
@@ -33,6 +33,8 @@ SSE_FIELDS: Final = (b"data:", b"event:", b"id:", b"retry:", b":")
 """Beginnings of the lines of server-sent events."""
 EXPECTED_MEDIA_TYPES: Final = frozenset({"", "application/json", "text/event-stream", "application/x-ndjson"})
 """Content types that say nothing about what is wrong with a body."""
+ANSWER_PARTS: Final = frozenset({Text, ToolCall, Refusal})
+"""Parts that are an answer, unlike reasoning and sources."""
 HEAD_SIZE: Final = 512
 """Bytes at the beginning of a stream that an error message may quote."""
 _ENCODER: Final = msgspec.json.Encoder()
@@ -269,6 +271,7 @@ class StreamDecoder:
     __slots__ = (
         "_feed",
         "_forced_calls",
+        "_has_answer",
         "_has_frames",
         "_head",
         "_is_json_body",
@@ -288,6 +291,7 @@ class StreamDecoder:
         self._joiner = SurrogateJoiner()
         self._head = reply.body[:HEAD_SIZE]
         self._has_frames = False
+        self._has_answer = False
         # Some servers ignore the request for a stream and reply with one JSON document.
         self._is_json_body = _media_type(reply) == "application/json" and not self._is_sse()
         self.error: LLMError | None = None
@@ -374,7 +378,13 @@ class StreamDecoder:
             if not is_successful(decoded):
                 self._fail(decoded.failure())
                 break
-            deltas.extend(self._joiner.join(label_forced_tool_deltas(decoded.unwrap(), self._forced_calls)))
+            new = decoded.unwrap()
+            if not self._has_answer:
+                new = (*self._provider.wire.decode_unstreamed(frame), *new)
+                self._has_answer = any(
+                    isinstance(delta, Fragment) and type(delta.part) in ANSWER_PARTS for delta in new
+                )
+            deltas.extend(self._joiner.join(label_forced_tool_deltas(new, self._forced_calls)))
         return tuple(deltas)
 
 

@@ -316,6 +316,11 @@ def _no_fast_path(_body: bytes) -> CompletionResponse | None:
     return None
 
 
+def _nothing_unstreamed(_frame: Frame) -> tuple[Delta, ...]:
+    """Return no deltas: a stream that ends without an answer had none."""
+    return ()
+
+
 @dataclass(frozen=True, slots=True)
 class Wire:
     """A wire format: how requests are encoded and replies decoded. Every function returns on arbitrary input.
@@ -340,6 +345,8 @@ class Wire:
         Body to response for the common case, ``None`` for all others. Law: its responses equal those of ``decode``.
     decode_usage
         Token counts of a payload that ``decode`` rejects, because the provider bills it nevertheless.
+    decode_unstreamed
+        The frame that ends a stream to the deltas of the answer that it repeats, which count if none came before.
     has_unsigned_reasoning
         Whether a tool loop sends reasoning back although it is not signed; the other formats sign what they need back.
     """
@@ -353,6 +360,7 @@ class Wire:
     stream_fields: Mapping[str, object] = field(default_factory=dict)
     decode_fast: Callable[[bytes], CompletionResponse | None] = _no_fast_path
     decode_usage: Callable[[Payload], Usage] = _no_usage
+    decode_unstreamed: Callable[[Frame], tuple[Delta, ...]] = _nothing_unstreamed
     has_unsigned_reasoning: bool = False
 
 

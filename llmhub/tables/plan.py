@@ -28,7 +28,7 @@ from llmhub.formatting.html import container, facts_line, html_table
 from llmhub.formatting.numbers import format_duration, format_duration_range, format_usd
 from llmhub.formatting.text import single_line
 from llmhub.formatting.text_tables import drop_empty_columns, text_table
-from llmhub.providers.prices import find_price
+from llmhub.providers.prices import find_price, unpriced_id
 from llmhub.providers.registry import model_metadata
 from llmhub.tables.batch_plan import batch_notes, price_of_mode, total_usd
 from llmhub.tables.forecast import (
@@ -557,7 +557,7 @@ def _forecast_usd(
     ]
     known = [price for price in prices if price is not None]
     if len(known) < len(prices):
-        return None, ""
+        return None, next(filter(None, (unpriced_id(target.provider.name) for target in candidates)), "")
     cached = requests.high > 0 and input_tokens.high / requests.high >= MIN_PROVIDER_CACHE_TOKENS
     costs = [forecast_cost(price, requests, input_tokens, output_tokens, cached=cached) for price in known]
     low, high = min(cost.low for cost in costs), max(cost.high for cost in costs)

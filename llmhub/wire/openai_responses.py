@@ -135,6 +135,12 @@ OPAQUE_SUFFIXES: Final = ("_call", "_output", "_tools", "_request", "_response",
 OPAQUE_CONTENTS: Final = frozenset({"input_file", "input_image"})
 """Types of contents that may be given as they are, such as a file by its id."""
 
+FINAL_EVENTS: Final = (b"response.completed", b"response.incomplete", b"response.failed")
+"""Types of the events that end a stream and repeat the whole response."""
+
+ANSWER_ITEMS: Final = frozenset({"message", "function_call", "custom_tool_call"})
+"""Types of the items that answer."""
+
 HOSTED_CALLS: Final = {
     "web_search_call": "web_search",
     "file_search_call": "file_search",
@@ -281,6 +287,20 @@ def _response_done(payload: Payload) -> list[Delta]:
         *(Fragment(MODERATION_INDEX, part) for part in _moderation(response)),
         ChoiceFinished(_finish_reason(response)),
     ]
+
+
+def decode_unstreamed(frame: Frame) -> tuple[Delta, ...]:
+    """Decode the answer in the event that ends a stream, for gateways that send it there alone."""
+    if not any(name in frame.data for name in FINAL_EVENTS):
+        return ()
+    payload = parse_json_object(frame.data).value_or({})
+    items = enumerate(iter_objects(as_mapping(payload.get("response")).get("output")))
+    return tuple(
+        Fragment(index * STRIDE + slot, part)
+        for index, item in items
+        if item.get("type") in ANSWER_ITEMS
+        for slot, part in _parts(item)
+    )
 
 
 def _deltas(to_part: Callable[[str], Part], slot: int) -> Callable[[Payload], list[Delta]]:
@@ -610,5 +630,6 @@ WIRE: Final = Wire(
     decode_frame=decode_frame,
     decode_error=decode_error,
     decode_usage=_usage,
+    decode_unstreamed=decode_unstreamed,
     stream_fields={"stream": True},
 )

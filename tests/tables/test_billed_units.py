@@ -73,7 +73,11 @@ def test_credits_are_named_in_place_of_a_price(provider: str, scripted: Any, rep
     endpoints = {provider: llmhub.Endpoint(base_url=server.url, api_key="k")}
     with llmhub.Hub(endpoints=endpoints, settings=Settings(), cache=llmhub.MemoryCache()) as hub:
         row = run(hub, f"{provider}/m")
+        (planned,) = llmhub.plan({"n": [1]}, "{n}", model=f"{provider}/m", hub=hub).models
+        with pytest.raises(llmhub.BadRequestError, match="billed in credits, not in USD"):
+            run(hub, f"{provider}/m", budget_usd=1)
     assert (row["status"], row["cost_usd"], row["price_id"]) == ("ok", None, f"credits:{provider}")
+    assert (planned.usd, planned.price_id) == (None, f"credits:{provider}")
 
 
 def test_budget_reserves_the_price_of_audio_that_a_request_may_hold(scripted: Any, replies: Any) -> None:

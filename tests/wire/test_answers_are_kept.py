@@ -266,6 +266,22 @@ def test_failed_response_keeps_its_text() -> None:
     assert streamed(stream, "openai-responses").text == "Hi"
 
 
+def test_answer_that_comes_with_the_end_of_a_stream_alone_is_kept() -> None:
+    items = [
+        {"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": "Hi"}]},
+        {"type": "function_call", "call_id": "c", "name": "f", "arguments": "{}"},
+    ]
+    body = {"id": "r", "model": "m", "status": "completed", "output": items}
+    end = {"type": "response.completed", "response": body}
+    done = {"type": "response.output_item.done", "output_index": 0, "item": items[0]}
+    created = {"type": "response.created", "response": {**body, "status": "in_progress", "output": []}}
+    expected = whole(json.dumps(body).encode(), "openai-responses")
+    for stream in ((end,), (created, done, end)):
+        assert streamed(events(*stream), "openai-responses") == expected
+    delta = {"type": "response.output_text.delta", "output_index": 0, "content_index": 0, "delta": "Hi"}
+    assert streamed(events(created, delta, done, end), "openai-responses").text == "Hi"
+
+
 # Reasoning details, citations, grounding
 
 DETAILS = [
