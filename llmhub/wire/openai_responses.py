@@ -298,7 +298,7 @@ def decode_unstreamed(frame: Frame) -> tuple[Delta, ...]:
     return tuple(
         Fragment(index * STRIDE + slot, part)
         for index, item in items
-        if item.get("type") in ANSWER_ITEMS
+        if as_text(item.get("type")) in ANSWER_ITEMS
         for slot, part in _parts(item)
     )
 
@@ -417,7 +417,7 @@ def _hosted_tools(response: Mapping[str, object]) -> tuple[tuple[str, int], ...]
     The model stands among the tools that the response repeats. Without counts, searches and images are those of its
     items.
     """
-    items = [item for item in iter_objects(response.get("output")) if item.get("type") in HOSTED_CALLS]
+    items = [item for item in iter_objects(response.get("output")) if as_text(item.get("type")) in HOSTED_CALLS]
     used = as_mapping(response.get("tool_usage"))
     if not items and not used:
         return ()

@@ -358,3 +358,10 @@ def test_priority_processing_of_azure_is_priced(model: str, factor: str) -> None
     standard = compute_cost(replace(usage, service_tier=""), price)
     assert standard is not None
     assert compute_cost(usage, price) == standard * Decimal(factor)
+
+
+def test_types_of_items_that_are_no_text_are_no_tools() -> None:
+    body = {"status": "completed", "output": [{"type": []}, {"type": {}}], "tool_usage": 1, "tools": [1]}
+    assert whole("openai-responses", body).usage.billed_units == ()
+    end = events({"type": "response.completed", "response": body})
+    assert interpret_stream(PROVIDERS["openai-responses"], SSE, [end]).unwrap().usage.billed_units == ()
