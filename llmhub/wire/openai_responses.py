@@ -148,8 +148,8 @@ HOSTED_CALLS: Final = {
 }
 """Types of items of the server's own tools that are billed by themselves."""
 
-IMAGE_SNAPSHOT: Final = re.compile(r"-\d{4}-\d\d-\d\d$")
-"""Date at the end of the name of an image model."""
+IMAGE_MODEL: Final = re.compile(r"((?:chat)?gpt-image-[a-z0-9.-]{1,40}?)(?:-\d{4}-\d\d-\d\d)?")
+"""Name of an image model, and the date of a snapshot after it."""
 
 IMAGE_MARK: Final = ""
 """Result of an item that generated the image in the part after it."""
@@ -424,8 +424,8 @@ def _hosted_tools(response: Mapping[str, object]) -> tuple[tuple[str, int], ...]
     calls = Counter(HOSTED_CALLS[as_text(item["type"])] for item in items if _is_billed(item))
     searches = as_mapping(used.get("web_search")).get("num_requests", calls["web_search"])
     tool = next((tool for tool in iter_objects(response.get("tools")) if tool.get("type") == "image_generation"), {})
-    model = as_text(tool.get("model")) or "image_generation"
-    model = IMAGE_SNAPSHOT.sub("", model)
+    known = IMAGE_MODEL.fullmatch(as_text(tool.get("model")))  # a name that a price id may hold
+    model = known[1] if known else "image_generation"
     images = as_mapping(used.get("image_gen"))
     tokens = [
         (f"{model}:{modality}_{direction}_tokens", _image_tokens(images, direction, modality))

@@ -293,6 +293,7 @@ IMAGE_COUNTS = {
         ("gpt-image-2-2026-04-21", {"image_gen": IMAGE_COUNTS}, "0.034340000", "#gpt-image-2"),
         ("gpt-image-2", {"web_search": {"num_requests": 2}}, "0.022250000", "#web_search + 1 gpt-image-2:images"),
         ("gpt-image-9", {"image_gen": IMAGE_COUNTS}, "0.002250000", " + 50 gpt-image-9:text_input_tokens of unknown"),
+        ("sk-0123456789abcdef", {"image_gen": IMAGE_COUNTS}, "0.002250000", " + 50 image_generation:text_input_tokens"),
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("stream", [False, True])
