@@ -13,6 +13,8 @@ What differs here:
 - Gateways have a model's images in ``images`` beside the text, and take them back there.
 - Earlier reasoning is sent back; a provider that rejects it refuses it before the request is encoded.
 
+The file is long because encoder and decoder of one API are read side by side.
+
 Source: https://platform.openai.com/docs/api-reference/chat and the types of openai 3.54.0 (read 2026-11-22).
 """
 

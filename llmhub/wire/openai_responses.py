@@ -15,6 +15,8 @@ What differs here:
 - A citation follows its text; a message's phase, unless it is the final one, follows the message. Streamed, text and
   arguments grow, and opaque items come when they are done.
 
+The file is long because encoder and decoder of one API are read side by side.
+
 Sources: https://platform.openai.com/docs/api-reference/responses, the types of openai 3.54.0; for the status
 https://github.com/BerriAI/litellm/issues/13420 (read 2026-11-22).
 """
