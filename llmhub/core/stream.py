@@ -402,7 +402,9 @@ def _latest_usage(left: Usage, right: Usage) -> Usage:
         cache_write_1h_tokens=_latest_count(left.cache_write_1h_tokens, right.cache_write_1h_tokens),
         service_tier=right.service_tier or left.service_tier,
         reported_cost_usd=left.reported_cost_usd if right.reported_cost_usd is None else right.reported_cost_usd,
-        billed_units=right.billed_units or left.billed_units,
+        billed_units=tuple({**dict(left.billed_units), **dict(right.billed_units)}.items())
+        if left.billed_units and right.billed_units
+        else right.billed_units or left.billed_units,
     )
 
 

@@ -2,8 +2,9 @@
 
 The table is the one bundled with genai-prices (https://github.com/pydantic/genai-prices, read 2026-11-22): nothing is
 downloaded. Prices that it lacks are in the vendors' files. What a provider bills besides tokens and requests (audio,
-searches, images that a tool made) is in `Usage.billed_units` where a reply counts it; sessions of code, storage and
-searches of Gemini, of which some are free, are in no usage and in no cost, unless the provider reports the cost itself.
+searches, images that a tool made) is in `Usage.billed_units` where a reply counts it; sessions of code and storage are
+in no usage and in no cost, unless the provider reports the cost itself. Searches of Gemini, of which some are free, are
+counted without a price.
 """
 
 from __future__ import annotations

@@ -79,6 +79,7 @@ from llmhub.wire.readers import (
     AUDIO_INPUT,
     AUDIO_OUTPUT,
     as_count,
+    as_list,
     as_mapping,
     as_text,
     billed_units,
@@ -188,7 +189,9 @@ def decode(payload: Payload) -> Result[CompletionResponse, LLMError]:
     return Success(
         assemble_response(
             answers,
-            usage=_usage(as_mapping(payload.get("usageMetadata")), payload.get("modelVersion")),
+            usage=_usage(
+                as_mapping(payload.get("usageMetadata")), payload.get("modelVersion"), _searches(candidates.unwrap())
+            ),
             served_model=as_text(payload.get("modelVersion")),
             request_id=response_id,
         )
@@ -233,7 +236,8 @@ def _chunk(payload: Payload) -> Result[tuple[Delta, ...], LLMError]:
     for candidate in iter_objects(payload.get("candidates")):
         deltas.extend(_deltas(candidate, response_id, str(counts.get("totalTokenCount"))))
     if counts:
-        deltas.append(UsageDelta(_usage(counts, payload.get("modelVersion"))))
+        searches = _searches(payload.get("candidates"))
+        deltas.append(UsageDelta(_usage(counts, payload.get("modelVersion"), searches)))
     return Success(tuple(deltas))
 
 
@@ -307,8 +311,11 @@ def _block(block: Mapping[str, object]) -> list[Part]:
     return [*([Text(text)] if text else []), *([Reasoning("", signature)] if signature else [])]
 
 
-def _usage(counts: Mapping[str, object], model: object = "") -> Usage:
-    """Decode token counts; a count of zero is omitted, and then follows from the total."""
+def _usage(counts: Mapping[str, object], model: object = "", searches: int = 0) -> Usage:
+    """Decode token counts; a count of zero is omitted, and then follows from the total.
+
+    Searches are counted in the grounding of the candidates. What one costs is unknown here, since some are free.
+    """
     prompt = sum_counts(as_count(counts.get("promptTokenCount")), as_count(counts.get("toolUsePromptTokenCount")))
     visible, thoughts = as_count(counts.get("candidatesTokenCount")), as_count(counts.get("thoughtsTokenCount"))
     total = as_count(counts.get("totalTokenCount"))
@@ -326,8 +333,14 @@ def _usage(counts: Mapping[str, object], model: object = "") -> Usage:
         cached_input_tokens=as_count(counts.get("cachedContentTokenCount")),
         reasoning_tokens=thoughts,
         service_tier="text" if _is_text_of_an_image_model(counts, model) else "",
-        billed_units=_audio(counts),
+        billed_units=_audio(counts) + billed_units(("google_search:queries", searches)),
     )
+
+
+def _searches(candidates: object) -> int:
+    """Return the number of searches by which candidates are grounded."""
+    metadata = (as_mapping(candidate.get("groundingMetadata")) for candidate in iter_objects(candidates))
+    return sum(len(as_list(each.get("webSearchQueries"))) for each in metadata)
 
 
 def _audio(counts: Mapping[str, object]) -> tuple[tuple[str, int], ...]:

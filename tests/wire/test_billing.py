@@ -343,6 +343,24 @@ def test_searches_are_billed_by_their_number() -> None:
     assert "unknown" not in price.id_for_usage(deep.usage)  # its fee includes them
 
 
+def test_searches_of_gemini_are_named_since_some_are_free() -> None:
+    """https://ai.google.dev/gemini-api/docs/pricing (read 2026-11-30)."""
+    candidate = {"content": {"parts": [{"text": "x"}]}, "groundingMetadata": {"webSearchQueries": ["a", "b"]}}
+    counts = {"promptTokenCount": 1000, "candidatesTokenCount": 10, "totalTokenCount": 1010}
+    audio = [{"modality": "AUDIO", "tokenCount": 5}]
+    first = {"candidates": [candidate], "usageMetadata": counts}
+    last = {
+        "candidates": [{"content": {"parts": [{"text": "x"}]}, "finishReason": "STOP"}],
+        "usageMetadata": {**counts, "promptTokensDetails": audio},
+    }
+    price = find_price("google", "gemini-3.5-flash", NOW)
+    assert price is not None
+    assert price.id_for_usage(whole("google", first).usage).endswith(" + 2 google_search:queries of unknown price")
+    streamed = interpret_stream(PROVIDERS["google"], SSE, [events(first, last)]).unwrap().usage
+    assert streamed.billed_units == (("google_search:queries", 2), ("audio:input_tokens", 5))
+    assert compute_cost(whole("google", first).usage, price) == Decimal("0.00159")
+
+
 def test_batches_and_tiers_scale_audio_but_no_fee() -> None:
     price = find_price("openai", "gpt-audio", NOW)
     assert price is not None
