@@ -618,7 +618,7 @@ async def execute(
         if display is not None:
             try:
                 display.close()
-            except Exception as error:  # noqa: BLE001 - a display must not lose the outcomes
+            except BaseException as error:  # noqa: BLE001 - a display must not lose the outcomes
                 progress_error = f"{type(error).__name__}: {error}"
     return replace(result, progress_error=result.progress_error or progress_error)
 

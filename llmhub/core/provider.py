@@ -191,11 +191,12 @@ def _text(name: str, value: object) -> str:
     """Return an argument as text; raise if it is none, without showing it: it may be a credential."""
     if value is None:
         return ""
-    if type(value) is str:
-        return value
-    if isinstance(value, str):
-        return str.__str__(value)
-    raise invalid(name, f"must be a string, not {type(value).__name__}; {_to_string(value, name)}")
+    if not isinstance(value, str):
+        raise invalid(name, f"must be a string, not {type(value).__name__}; {_to_string(value, name)}")
+    text = value if type(value) is str else str.__str__(value)
+    if any("\ud800" <= character <= "\udfff" for character in text):
+        raise invalid(name, "must not contain half of a surrogate pair, which cannot be sent; remove it")
+    return text
 
 
 def _secret(name: str, value: object) -> Secret:
@@ -211,6 +212,7 @@ def _headers(headers: object) -> SecretHeaders:
     for name, value in headers.items():
         if not isinstance(name, str):
             raise invalid("headers", f"must have strings as names, not {type(name).__name__}")
+        name = _text("headers", name)  # noqa: PLW2901 - checked
         if value is None:
             raise invalid(f"headers[{name!r}]", "must be a string, not None; omit the header")
         texts[name] = value.reveal() if isinstance(value, Secret) else _text(f"headers[{name!r}]", value)

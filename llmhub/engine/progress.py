@@ -321,7 +321,7 @@ class ProgressReporter:
             for position, outcome in uncounted:
                 self._tracker.add(position, outcome)
             self._sink.report(self._tracker.progress(self._snapshot()))
-        except Exception as error:  # noqa: BLE001 - the user's function may raise anything
+        except BaseException as error:  # noqa: BLE001 - the user's function may raise anything, which must lose no answer
             self._end(error)
         self._report_took_s = time.perf_counter() - started
 
@@ -333,7 +333,7 @@ class ProgressReporter:
         except Exception as error:  # noqa: BLE001 - a plugin's price table may raise anything
             self._end(error)
 
-    def _end(self, error: Exception) -> None:
+    def _end(self, error: BaseException) -> None:
         self._sink = None
         self.error = f"{type(error).__name__}: {error}"
 

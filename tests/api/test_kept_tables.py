@@ -177,6 +177,14 @@ def test_a_failing_progress_tracker_ends_the_reports_only(
             assert_complete(ask(hub, progress=report))
 
 
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), SystemExit(3), GeneratorExit(), asyncio.CancelledError()])
+def test_what_ends_a_program_ends_the_reports_only_if_a_progress_callback_raises_it(
+    simulator: SimulatorThread, error: BaseException
+) -> None:
+    with hub_at(simulator) as hub, pytest.warns(RuntimeWarning, match=f"progress.*{type(error).__name__}"):
+        assert_complete(ask(hub, progress=raising_function(error)))
+
+
 @dataclass(frozen=True)
 class BrokenCache:
     """A cache whose store raises ``error`` in one of its functions."""
