@@ -10,7 +10,7 @@ import math
 from collections.abc import Iterator, Mapping
 from datetime import datetime
 from decimal import Decimal
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 from returns.pipeline import is_successful
@@ -22,6 +22,8 @@ from llmhub.core.types import AUDIO
 
 _EMPTY: Final[Mapping[str, object]] = {}
 _COMPACT: Final = msgspec.json.Encoder()
+RAW_MARK: Final = "\0raw\0"
+"""Stands for text that is JSON already while the rest is encoded; no provider sends it."""
 
 
 def as_mapping(value: object) -> Mapping[str, object]:
@@ -208,9 +210,23 @@ def encode_compact(value: object) -> str:
     try:
         return _COMPACT.encode(value).decode()
     except UnicodeEncodeError:  # half of a surrogate pair
-        return json.dumps(value, separators=(",", ":"))
+        return _encode_escaped(value)
     except RecursionError:  # JSON that was just shallow enough to decode may be too deep to encode
         return '"nested too deeply"'
+
+
+def _encode_escaped(value: object) -> str:
+    """Return ``value`` as JSON in ASCII; `msgspec.Raw` is put in as it is, as msgspec does."""
+    raw_texts: list[str] = []
+
+    def mark_raw(raw: Any) -> str:
+        raw_texts.append(bytes(raw).decode())
+        return RAW_MARK
+
+    text = json.dumps(value, separators=(",", ":"), default=mark_raw)
+    for raw_text in raw_texts:
+        text = text.replace(json.dumps(RAW_MARK), raw_text, 1)
+    return text
 
 
 def require_list(payload: Mapping[str, object], name: str) -> Result[list[object], LLMError]:

@@ -131,6 +131,20 @@ def test_invalid_utf8_in_a_reply_is_replaced(name: str) -> None:
     assert whole(body, name).text == "a\N{REPLACEMENT CHARACTER}b"
 
 
+def test_lone_surrogate_in_a_block_whose_input_is_streamed_is_kept_as_json() -> None:
+    block = {"type": "server_tool_use", "id": "\ud800", "name": "web_search", "input": {}}
+    stream = events(
+        ANTHROPIC_STREAM[0],
+        {"type": "content_block_start", "index": 0, "content_block": block},
+        {"type": "content_block_delta", "index": 0, "delta": {"type": "input_json_delta", "partial_json": '{"q":1}'}},
+        {"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": {"output_tokens": 1}},
+        {"type": "message_stop"},
+    )
+    (part,) = streamed(stream, "anthropic").parts
+    assert isinstance(part, Opaque)
+    assert json.loads(part.data) == {**block, "input": {"q": 1}}
+
+
 def test_lone_surrogate_in_the_arguments_of_a_call_is_kept_as_json() -> None:
     body = rb'{"content":[{"type":"tool_use","id":"1","name":"f","input":{"a":"\ud83d"}}],"stop_reason":"tool_use"}'
     (call,) = whole(body, "anthropic").tool_calls
