@@ -274,10 +274,15 @@ def _item_done(payload: Payload) -> list[Delta]:
             case ToolCall(call_id, name, _, signature):
                 deltas.append(_fragment(payload, slot, ToolCall(call_id, name, "", signature)))
             case Opaque() | Image():
-                deltas.append(_fragment(payload, slot, part, str(position)))
+                deltas.append(_fragment(payload, slot, part, _key(position, part)))
             case _:
                 continue
     return deltas
+
+
+def _key(position: int, part: Part) -> str:
+    """Return the key of a part of an item, by which one that comes twice counts once; pieces of text have none."""
+    return str(position) if isinstance(part, (Opaque, Image)) else ""
 
 
 def _response_done(payload: Payload) -> list[Delta]:
@@ -298,10 +303,10 @@ def decode_unstreamed(frame: Frame) -> tuple[Delta, ...]:
     payload = parse_json_object(frame.data).value_or({})
     items = enumerate(iter_objects(as_mapping(payload.get("response")).get("output")))
     return tuple(
-        Fragment(index * STRIDE + slot, part)
+        Fragment(index * STRIDE + slot, part, 0, _key(position, part))
         for index, item in items
         if as_text(item.get("type")) in ANSWER_ITEMS
-        for slot, part in _parts(item)
+        for position, (slot, part) in enumerate(_parts(item))
     )
 
 

@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from openai.types.responses import Response, ResponseStreamEvent
 from openai.types.responses.response_create_params import (
@@ -686,6 +686,7 @@ ENDS = st.sampled_from(
 
 @settings(deadline=None)
 @given(ITEMS, ENDS, st.integers(0, 9), st.integers(1, 400))
+@example([message(phase="commentary")], {"status": "completed"}, 0, 1)
 def test_streamed_equals_unstreamed(
     provider: Provider, items: list[dict[str, Any]], end: dict[str, Any], cut: int, size: int
 ) -> None:
