@@ -4,7 +4,8 @@ A provider is healthy until several requests in a row fail by its own fault, the
 After more failures in a row it is unhealthy: the circuit opens and requests fail at once. When the cooldown is over,
 one request is let through as a probe. If it is answered the provider is degraded again, and healthy after more answers;
 if not, the cooldown doubles. A reply that refuses the request, the key or the rate counts as an answer: the provider is
-up.
+up. Calls refused by an open circuit may be retried until the provider has failed for longer than a deadline, so that a
+run over many rows ends.
 
 The state machine (`CircuitState`, `admit`, ``on_...``) is pure; `Circuit` holds its state for one address.
 """
@@ -40,6 +41,10 @@ class CircuitHealth(Enum):
 
 HEALTH_ORDER: Final = tuple(CircuitHealth)
 """From best to worst."""
+SHOWN_OUTAGE_S: Final = 2.0
+"""Shorter outages are not shown as what holds a run up."""
+MAX_GAP_S: Final = 120.0
+"""Failures are of one outage if the later request was sent at most this long after the failure before it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,6 +104,8 @@ class CircuitState(NamedTuple):
         When the health last changed; requests sent earlier carry no information about it.
     probing
         Whether a probe is in flight.
+    failing_since, failed_at
+        When the first and the last failure without an answer in between arrived.
     """
 
     health: CircuitHealth = CircuitHealth.HEALTHY
@@ -108,6 +115,8 @@ class CircuitState(NamedTuple):
     open_until: float = -inf
     changed_at: float = -inf
     probing: bool = False
+    failing_since: float = inf
+    failed_at: float = -inf
 
 
 INITIAL_STATE: Final = CircuitState()
@@ -132,17 +141,24 @@ def admit(policy: Breaker, state: CircuitState, now: float) -> tuple[CircuitStat
     return state._replace(probing=True, changed_at=now), 0.0
 
 
+def failing_s(state: CircuitState, now: float) -> float:
+    """Return the seconds for which every answer has been a failure; 0 if a probe is the first request for long."""
+    if state.probing and state.changed_at - state.failed_at > MAX_GAP_S:
+        return 0.0
+    return max(0.0, now - state.failing_since)
+
+
 def on_success(policy: Breaker, state: CircuitState, sent_at: float, now: float) -> CircuitState:
     """Return the state after an answer. Law: an unhealthy provider becomes degraded before it becomes healthy."""
     if state.health is CircuitHealth.HEALTHY:
-        return state if not state.failures else state._replace(failures=0)
+        return state if not state.failures else INITIAL_STATE._replace(changed_at=state.changed_at)
     if sent_at < state.changed_at:
         return state
     if state.health is CircuitHealth.UNHEALTHY:
         return CircuitState(CircuitHealth.DEGRADED, successes=1, open_count=state.open_count, changed_at=now)
     if state.successes + 1 >= policy.recovery:
         return INITIAL_STATE._replace(changed_at=now)
-    return state._replace(failures=0, successes=state.successes + 1)
+    return state._replace(failures=0, successes=state.successes + 1, failing_since=inf, failed_at=-inf)
 
 
 def on_failure(policy: Breaker, state: CircuitState, sent_at: float, now: float) -> CircuitState:
@@ -150,14 +166,20 @@ def on_failure(policy: Breaker, state: CircuitState, sent_at: float, now: float)
     if state.health is CircuitHealth.UNHEALTHY and (not state.probing or sent_at < state.changed_at):
         return state
     failures = state.failures + 1
+    since = state.failing_since if sent_at - state.failed_at <= MAX_GAP_S else now
     # A provider that has only just recovered is given fewer failures.
     if state.probing or failures >= policy.failures or (state.open_count and failures >= policy.degraded):
         cooldown_s = min(policy.cooldown_s * 2.0 ** min(state.open_count, 30), policy.longest_s)
         return CircuitState(
-            CircuitHealth.UNHEALTHY, open_count=state.open_count + 1, open_until=now + cooldown_s, changed_at=now
+            CircuitHealth.UNHEALTHY,
+            open_count=state.open_count + 1,
+            open_until=now + cooldown_s,
+            changed_at=now,
+            failing_since=since,
+            failed_at=now,
         )
     health = CircuitHealth.DEGRADED if failures >= policy.degraded else state.health
-    return state._replace(health=health, failures=failures, successes=0)
+    return state._replace(health=health, failures=failures, successes=0, failing_since=since, failed_at=now)
 
 
 def on_abandoned(state: CircuitState, sent_at: float) -> CircuitState:
@@ -166,11 +188,24 @@ def on_abandoned(state: CircuitState, sent_at: float) -> CircuitState:
 
 
 class Circuit:
-    """The state of one address, shared by all calls to it. Use it on one event loop only."""
+    """The state of one address, shared by all calls to it. Use it on one event loop only.
 
-    def __init__(self, policy: Breaker, name: str, record_decision: RecordDecision) -> None:
+    Parameters
+    ----------
+    policy
+        When it opens and closes.
+    name
+        The provider's name.
+    record_decision
+        Logs changes of the health.
+    deadline_s
+        How long the provider may fail before calls that find the circuit open are not retried either.
+    """
+
+    def __init__(self, policy: Breaker, name: str, record_decision: RecordDecision, *, deadline_s: float = inf) -> None:
         self.policy = policy
         self.name = name
+        self.deadline_s = deadline_s
         self.state = INITIAL_STATE
         self.last_failure: LLMError | None = None
         self._record_decision = record_decision
@@ -183,6 +218,11 @@ class Circuit:
             detail = f"{before.health.value} -> {state.health.value}{reason and ': ' + reason}"
             self._record_decision("circuit", self.name, detail, wait_s=wait_s)
 
+    def refusal(self, now: float) -> str:
+        """Return the provider's last words while the circuit is open, unless it has just begun to fail; else empty."""
+        is_shown = self.state.health is CircuitHealth.UNHEALTHY and failing_s(self.state, now) >= SHOWN_OUTAGE_S
+        return str(self.last_failure) if is_shown and self.last_failure is not None else ""
+
 
 def circuit_breaker_middleware(circuit: Circuit, clock: Callable[[], float]) -> Middleware:
     """Return the middleware that fails calls at once while ``circuit`` is open."""
@@ -193,7 +233,7 @@ def circuit_breaker_middleware(circuit: Circuit, clock: Callable[[], float]) -> 
             if circuit.state.health is CircuitHealth.UNHEALTHY:
                 state, wait_s = admit(circuit.policy, circuit.state, now)
                 if wait_s:
-                    return Answer(Failure(_circuit_open_error(call, wait_s, circuit.last_failure)))
+                    return Answer(Failure(_circuit_open_error(call, circuit, wait_s, now)))
                 circuit.set_state(state)
             try:
                 answer = await send(call)
@@ -221,8 +261,18 @@ def _record_answer(circuit: Circuit, answer: Answer, sent_at: float, clock: Call
         circuit.set_state(on_success(policy, state, sent_at, clock()))
 
 
-def _circuit_open_error(call: Call, wait_s: float, last_failure: LLMError | None) -> Overloaded:
-    message = f"not sent: the provider kept failing, and the next request is tried in {wait_s:.1f} s"
+def _circuit_open_error(call: Call, circuit: Circuit, wait_s: float, now: float) -> Overloaded:
+    """Return why a call was not sent, with the provider's last words."""
+    failed_s, last_failure = failing_s(circuit.state, now), circuit.last_failure
+    is_final = failed_s >= circuit.deadline_s
+    duration = f" for {failed_s:.0f} s" if is_final else ""
+    message = f"not sent: the provider kept failing{duration}, and the next request is tried in {wait_s:.1f} s"
     if last_failure is not None:
         message += f"; the last failure was {type(last_failure).__name__}: {last_failure}"
-    return Overloaded(provider=call.target.provider.name, code=CIRCUIT_OPEN, message=message, retry_after_s=wait_s)
+    return Overloaded(
+        provider=call.target.provider.name,
+        code=CIRCUIT_OPEN,
+        message=message,
+        retry_after_s=wait_s,
+        should_retry=False if is_final else None,
+    )

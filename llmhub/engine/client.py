@@ -218,6 +218,8 @@ class Client:
         self._prices = TargetPrices(time.time)
         self._metrics = CandidateMetrics(time.monotonic, random.random, self._prices)
         self._circuits: dict[tuple[str, str], Circuit] = {}
+        self._circuit_by_target: dict[str, Circuit] = {}
+        self._failure_deadline_s = retry.deadline_s
         self.queues: set[TargetQueues] = set()
         self._attempts: dict[str, Send] = {}
         self._keyers: dict[str, RequestKeyer] = {}
@@ -269,8 +271,16 @@ class Client:
         circuit = self._circuits.get(address)
         if circuit is None:
             policy = self._breaker or Breaker()
-            circuit = self._circuits[address] = Circuit(policy, target.provider.name, self._record_decision)
+            circuit = self._circuits[address] = Circuit(
+                policy, target.provider.name, self._record_decision, deadline_s=self._failure_deadline_s
+            )
+        self._circuit_by_target[target.name] = circuit
         return circuit
+
+    def refusal(self, target: str) -> str:
+        """Return what a target's provider says while it refuses every request or keeps failing; else empty."""
+        circuit = self._circuit_by_target.get(target)
+        return self.rate_limiter.refusal(target) or (circuit.refusal(time.monotonic()) if circuit is not None else "")
 
     def state(self) -> ClientState:
         """Return what the client is doing now. Any thread may ask; the figures are of almost the same moment."""
@@ -434,6 +444,7 @@ class Client:
             if len(self._attempts) > MAX_TARGETS:
                 for idle in self.rate_limiter.forget_idle(MAX_TARGETS // 4):
                     self._attempts.pop(idle, None)
+                    self._circuit_by_target.pop(idle, None)
         if call.requested_target is None or call.requested_target is call.target:
             return send(call)
         return self._send_elsewhere(send, call)

@@ -360,7 +360,9 @@ class _EmbedRun:
                 await self._writer.wait_until_written(len(self._workers))
         except asyncio.CancelledError:
             was_in_flight = asyncio.current_task() in self._cancelled_in_flight
-            cancelled = cancelled_outcome(context.requests_sent, was_in_flight=was_in_flight)
+            cancelled = cancelled_outcome(
+                context.requests_sent, was_in_flight=was_in_flight, last_error=context.last_error
+            )
             self._settle_unsettled(positions, cancelled)
             raise
         except BaseException as error:
@@ -503,6 +505,7 @@ class _EmbedRun:
             finished=self._finished,
             stopping=self._stop.requested,
             blocked_by=self._client.rate_limiter.wait_reason(spec.target.name),
+            refused_by=self._client.refusal(spec.target.name),
         )
 
 

@@ -46,8 +46,8 @@ class Retry:
         The delay before the n-th retry is ``base_s * 2**(n-1)`` seconds, at most ``cap_s``, minus jitter; a longer one
         if the provider asks for it.
     deadline_s
-        No retry is sent later than this many seconds after the first failure; waiting for rate limits counts. Nor is a
-        call sent to a provider that has refused every request for so long.
+        No retry is sent later than this many seconds after the first failure; waiting for rate limits counts. Calls
+        that would have to wait for a provider that has refused or failed every request for so long are not sent either.
     longest_s
         If the provider asks for a longer delay (``Retry-After``), the call fails instead of waiting.
     jitter

@@ -117,7 +117,10 @@ def is_shareable(outcome: RowOutcome) -> bool:
 def cancelled_outcome(
     requests_sent: int = 0, *, was_in_flight: bool = False, last_error: LLMError | None = None
 ) -> Answer:
-    """Return the outcome of a row whose run was stopped after ``requests_sent`` requests, the last with an error."""
+    """Return the outcome of a row whose run was stopped after ``requests_sent`` requests, the last with an error.
+
+    Without requests, ``last_error`` says why none was sent.
+    """
     if was_in_flight:
         message = "cancelled while the request was in flight; the provider may have charged it"
         requests_sent = max(requests_sent, 1)
@@ -128,6 +131,8 @@ def cancelled_outcome(
             message += f": {last_error}"
     else:
         message = "cancelled before the request was sent"
+        if last_error is not None:
+            message += f"; {last_error}"
     return Answer(outcome=Failure(Cancelled(message=message)), attempts=requests_sent)
 
 

@@ -148,7 +148,7 @@ class Runtime:
             alternatives=client.item_alternatives if client.has_alternatives else None,
             blocked_by=client.rate_limiter.wait_reason,
             queues=client.queues,
-            refused_by=client.rate_limiter.refusal,
+            refused_by=client.refusal,
             observers=observers,
         )
         return await run_fan_out(spec, sender, stop)

@@ -125,7 +125,7 @@ def write_ahead_middleware(send: Send) -> Send:
             log.log_unsent(key)
             raise
         if log.failure and context.strict:
-            return cancelled_outcome(context.requests_sent)
+            return cancelled_outcome(context.requests_sent, last_error=context.last_error)
         log.unanswered += 1
         try:
             answer = await send(call)

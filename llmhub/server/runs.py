@@ -408,7 +408,7 @@ class Runs:
         client, counts = self.service.hub.runtime.client, active.work.counts
         names = [target.name for model in active.work.models for target in self.service.hub.targets(model)]
         reason = next(filter(None, map(client.rate_limiter.wait_reason, names)), "")
-        refusal = next(filter(None, map(client.rate_limiter.refusal, names)), "")
+        refusal = next(filter(None, map(client.refusal, names)), "")
         if not reason and counts.waiting:
             reason = "other calls of the service"
         limit = active.work.options.get("concurrency") or self.service.hub.concurrency

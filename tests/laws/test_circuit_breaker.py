@@ -23,7 +23,7 @@ from llmhub.core.errors import (
 )
 from llmhub.core.provider import Endpoint
 from llmhub.core.types import CompletionRequest, CompletionResponse
-from llmhub.engine.call import Answer, Call, Target
+from llmhub.engine.call import Answer, Call, Target, chain
 from llmhub.engine.circuit_breaker import (
     CIRCUIT_OPEN,
     INITIAL_STATE,
@@ -33,10 +33,12 @@ from llmhub.engine.circuit_breaker import (
     CircuitState,
     admit,
     circuit_breaker_middleware,
+    failing_s,
     on_failure,
     on_success,
 )
 from llmhub.engine.decision_log import DecisionLog
+from llmhub.engine.retry import Retry, retry_middleware
 from llmhub.providers.registry import PROVIDERS
 
 Clock = Callable[[], float]
@@ -209,3 +211,72 @@ def test_cancelled_probe_is_replaced(virtual: Any) -> None:
         return (await send(CALL)).outcome == OK.outcome
 
     assert virtual.run(work)
+
+
+# Outages
+
+
+@given(policies, stories)
+def test_an_outage_lasts_from_its_first_failure_to_the_next_answer(
+    policy: Breaker, events: list[tuple[float, Event]]
+) -> None:
+    since: float | None = None
+    for (_, after, now, was_sent), (_, event) in zip(replay(policy, events), events, strict=True):
+        if was_sent:
+            since = None if event == "answer" else now if since is None else since
+        assert failing_s(after, now) == pytest.approx(0.0 if since is None else now - since)
+
+
+def test_failures_far_apart_are_no_outage() -> None:
+    policy, state = Breaker(degraded=1, failures=2), INITIAL_STATE
+    for now in (0.0, 1000.0, 1001.0):
+        state = on_failure(policy, state, now, now)
+    assert failing_s(state, 1001.5) == 1.5
+    # After a long time without a request, calls wait for the probe.
+    state, wait_s = admit(policy, state, 5000.0)
+    assert (wait_s, failing_s(state, 5000.0)) == (0.0, 0.0)
+    # A request that ran into its time limit was sent soon after the failure before it.
+    state = on_failure(policy, state, 5000.0, 5600.0)
+    state, _ = admit(policy, state, state.open_until)
+    state = on_failure(policy, state, state.changed_at, 6200.0)
+    assert failing_s(state, 6200.0) == 600.0
+
+
+def send_rows(virtual: Any, rows: int, until_s: float, deadline_s: float) -> tuple[list[tuple[float, Answer]], int]:
+    """Send rows, 8 at once, to a provider that fails until a time; return when each ended and how, and the requests."""
+
+    async def work(clock: Clock) -> tuple[list[tuple[float, Answer]], int]:
+        provider, retry = Provider(clock, takes_s=0.05), Retry(deadline_s=deadline_s)
+        provider.error = ServerError(provider="openai", message="closed for repairs", status=500)
+        asyncio.get_running_loop().call_later(until_s, setattr, provider, "error", None)
+        circuit = Circuit(Breaker(), "openai", DecisionLog(clock).record, deadline_s=deadline_s)
+        send = chain(provider, retry_middleware(retry, clock, lambda: 0.5), circuit_breaker_middleware(circuit, clock))
+        remaining, ended = iter(range(rows)), list[tuple[float, Answer]]()
+
+        async def worker() -> None:
+            for _ in remaining:
+                answer = await send(CALL)
+                ended.append((clock(), answer))
+
+        await asyncio.gather(*(worker() for _ in range(8)))
+        return ended, len(provider.sent_at)
+
+    done: tuple[list[tuple[float, Answer]], int] = virtual.run(work)
+    return done
+
+
+@pytest.mark.parametrize("deadline_s", [5.0, 30.0, 300.0])
+def test_a_run_ends_where_the_provider_fails_for_good(deadline_s: float, virtual: Any) -> None:
+    ended, requests = send_rows(virtual, 2000, 1e9, deadline_s)
+    assert len(ended) == 2000
+    assert max(at for at, _ in ended) <= deadline_s + Breaker().longest_s + 1.0
+    for _, answer in ended:
+        error = answer.outcome.failure()
+        assert "closed for repairs" in error.message
+    assert requests <= 100 + deadline_s
+    assert any("kept failing for" in answer.outcome.failure().message for _, answer in ended)
+
+
+def test_a_shorter_outage_costs_only_the_rows_that_were_tried(virtual: Any) -> None:
+    ended, _ = send_rows(virtual, 2000, 20.0, 300.0)
+    assert sum(isinstance(answer.outcome, Failure) for _, answer in ended) < 50
