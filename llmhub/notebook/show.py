@@ -197,7 +197,7 @@ def _column_texts(backend: frames.FrameBackend, frame: Any, index: int) -> list[
     """Return the values of a column as text, including columns that Arrow cannot represent."""
     try:
         values = backend.arrow_column(frame, index).to_pylist()
-    except (pa.ArrowException, OverflowError):
+    except (pa.ArrowException, OverflowError, UnicodeEncodeError):
         values = frame.iloc[:, index].tolist()
     return ["" if value is None else str(value)[: MAX_CHARS * 2] for value in values]
 

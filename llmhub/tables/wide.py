@@ -159,8 +159,8 @@ def _is_constant_per_row(backend: FrameBackend, frame: Any, index: int, layout: 
     """Return whether a column has the same value in all long rows of an input row."""
     try:
         column = backend.arrow_column(frame, index)
-    except (pa.ArrowException, OverflowError):
-        return True  # an object column of mixed types is not a result column
+    except (pa.ArrowException, OverflowError, UnicodeEncodeError):
+        return True  # an object column of mixed types, or of half a surrogate pair, is not a result column
     if pa.types.is_floating(column.type):
         column = pc.if_else(pc.is_nan(column), None, column)
     return bool(column.equals(column.take(pa.array(layout.group_starts))))

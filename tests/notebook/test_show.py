@@ -215,6 +215,17 @@ def test_hostile_results_are_escaped(rows: pd.DataFrame) -> None:
     assert len(shown._repr_html_()) < 200_000
 
 
+def test_half_a_surrogate_pair_in_one_row_hides_no_other(hub: llmhub.Hub) -> None:
+    frame = pd.DataFrame({"t": pd.Series(["fine", "half \ud800", "fine too"], dtype=object)})
+    answers = llmhub.llm(frame).complete("Say {t}", model=BOTH, hub=hub, progress=False)
+    shown = llmhub.show(answers)
+    text = "".join(parse_safe(shown._repr_html_()).text)
+    assert "6 rows, 2 models: 4 answers, 2 failed" in text
+    assert "half ?" in text
+    repr(shown).encode()
+    assert answers.llm.wide()["t"].tolist() == frame["t"].tolist()
+
+
 @pytest.mark.parametrize("kind", ["pandas", "polars", "arrow"])
 def test_show_accepts_any_frame(hub: llmhub.Hub, kind: str) -> None:
     frame: Any = {"t": ["one", "two"]}

@@ -157,9 +157,10 @@ def test_an_empty_frame_has_empty_results(hub: llmhub.Hub) -> None:
     assert (table.num_rows, table.schema.equals(RESULTS)) == (0, True)
 
 
-def test_a_lone_surrogate_fails_in_its_own_row(hub: llmhub.Hub) -> None:
-    """A lone surrogate cannot be encoded as UTF-8, but an object column of pandas can contain it."""
-    frame = pd.DataFrame({"t": pd.Series(["fine", "half \ud800", "fine too"], dtype=object)})
+@pytest.mark.parametrize("dtype", [object, pd.StringDtype("python")], ids=str)
+def test_a_lone_surrogate_fails_in_its_own_row(hub: llmhub.Hub, dtype: Any) -> None:
+    """A lone surrogate cannot be encoded as UTF-8, but a column of Python's strings can contain it."""
+    frame = pd.DataFrame({"t": pd.Series(["fine", "half \ud800", "fine too"], dtype=dtype)})
     assert ask(frame, hub).column("status").to_pylist() == ["ok", "error", "ok"]
 
 
