@@ -23,6 +23,7 @@ from llmhub.core.errors import (
 )
 from llmhub.core.provider import Endpoint, HttpReply, HttpRequest
 from llmhub.core.secret import Secret
+from llmhub.engine.transport import redact_error
 from llmhub.hub import Hub
 
 POOL: Final = "service"
@@ -88,7 +89,7 @@ class ServiceClient:
         if not is_successful(fetched):
             return fetched.failure()
         reply = fetched.unwrap()
-        return reply if reply.status < HTTP_ERRORS else error_of_reply(reply)
+        return reply if reply.status < HTTP_ERRORS else redact_error(error_of_reply(reply), endpoint)
 
 
 def error_of_reply(reply: HttpReply) -> LLMError:

@@ -24,7 +24,7 @@ from llmhub.core.provider import Endpoint, HttpReply, HttpRequest, append_query
 from llmhub.engine.call import Target
 from llmhub.engine.credential_manager import CredentialManager
 from llmhub.engine.event_loop import run_in_thread
-from llmhub.engine.transport import Transport
+from llmhub.engine.transport import Transport, redact_error
 
 PIECE_BYTES: Final = 1 << 20
 """Bytes of rows that are read, or decoded, at a time."""
@@ -291,7 +291,7 @@ class BatchClient:
     def _checked(self, reply: HttpReply) -> Result[HttpReply, LLMError]:
         if 200 <= reply.status < 300:  # noqa: PLR2004 - HTTP success
             return Success(reply)
-        return Failure(error_from_reply(self.target.provider, reply))
+        return Failure(redact_error(error_from_reply(self.target.provider, reply), self.target.endpoint))
 
     async def _repeat(self, send: Callable[[], Awaitable[Result[T, LLMError]]]) -> Result[T, LLMError]:
         """Send until it succeeds, fails for good or the run is stopped."""

@@ -96,6 +96,8 @@ NONCE_BYTES: Final = 16
 """Random bytes in the nonce of a signature."""
 HTTP_OK: Final = 200
 HTTP_NOT_FOUND: Final = 404
+HTTP_REDIRECTIONS: Final = 300
+"""The first status code that is no success."""
 HTTP_ERRORS: Final = 400
 """The first status code that is an error."""
 HTTP_SERVER_ERRORS: Final = 500
@@ -762,10 +764,13 @@ def long_keys(endpoint: Endpoint) -> list[str]:
 
 
 def _redacted_reply(reply: aiohttp.ClientResponse, body: bytes, endpoint: Endpoint) -> HttpReply:
-    """Return a reply, without credentials in its body if it is an error."""
-    if reply.status >= HTTP_ERRORS:
-        body = _clean_text(body.decode("utf-8", "replace"), _secrets(endpoint)).encode()
-    return HttpReply(reply.status, reply.headers, body, time.time())
+    """Return a reply, without credentials in its headers and body if it is an error or a redirection."""
+    headers: Mapping[str, str] = reply.headers
+    if reply.status >= HTTP_REDIRECTIONS:
+        secrets = _secrets(endpoint)
+        body = _clean_text(body.decode("utf-8", "replace"), secrets).encode()
+        headers = {name: _clean_text(value, secrets) for name, value in headers.items()}
+    return HttpReply(reply.status, headers, body, time.time())
 
 
 def _reason(error: OSError) -> str:

@@ -224,6 +224,38 @@ def test_control_characters_of_a_provider_are_escaped(scripted: Any, replies: An
     assert "reversed\ttab\nline" in shown
 
 
+def ask_in_batch(url: str, folder: Path, **credentials: Any) -> None:
+    endpoints = {"openai": Endpoint(base_url=url, api_key="" if credentials else CANARY)}
+    with llmhub.Hub(endpoints=endpoints, settings=Settings(), cache=folder / "c", **credentials) as hub:
+        options: dict[str, Any] = {"mode": "batch", "poll_s": 0.02, "on_error": "raise", "progress": False}
+        llmhub.complete_table({"q": ["a"]}, "{q}", model="openai/m", hub=hub, **options)
+
+
+def ask_with_a_key_of_a_store(url: str, folder: Path) -> None:
+    ask_in_batch(url, folder, credentials=lambda _: CANARY)
+
+
+def ask_service(url: str, folder: Path) -> None:
+    with llmhub.Hub(service=url, service_key=CANARY) as hub:
+        llmhub.submit({"q": ["a"]}, "{q}", model="openai/m", hub=hub, progress=False).result()
+
+
+@pytest.mark.parametrize("ask", [ask_in_batch, ask_with_a_key_of_a_store, ask_service])
+@pytest.mark.parametrize("kind", ["InvalidRequest", "no type"])
+def test_control_characters_of_other_errors_are_escaped(
+    http_service: Any, tmp_path: Path, ask: Callable[[str, Path], None], kind: str
+) -> None:
+    error = {"type": kind, "message": f"refused \x1b[2J, not {CANARY}", "code": "a\x1b[2Jb"}
+    body = json.dumps({"error": error}, ensure_ascii=kind == "InvalidRequest").encode()
+    service = http_service(lambda *_: (400, {"content-type": "application/json", "x-request-id": CANARY}, body))
+    with pytest.raises(llmhub.ConnectorError) as caught:
+        ask(service.url, tmp_path)
+    shown = "".join(traceback.format_exception(caught.value)) + repr(caught.value.error)
+    assert "\x1b" not in shown + caught.value.error.code
+    assert r"refused \x1b[2J" in str(caught.value).replace("\\u001b", r"\x1b")
+    assert CANARY not in shown
+
+
 def test_health_check_shows_no_echoed_key(scripted: Any) -> None:
     """A broken server that repeats the request in its status line."""
     server = scripted([f"HTTP/1.1 {CANARY} {CANARY}\r\n\r\n".encode(), "close"])
