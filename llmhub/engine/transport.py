@@ -218,7 +218,7 @@ class Transport:
         billed_failures: tuple[BilledFailure, ...] = ()
         uncertain_requests = 0
         if not isinstance(outcome, Success):
-            failure = redact_error(_with_address(outcome.failure(), call, request), target.endpoint)
+            failure = redact_error(_with_address(outcome.failure(), call, request, observer.reply), target.endpoint)
             if observer.has_delivered:
                 # A stream of which chunks were delivered must not start again.
                 failure = replace(failure, should_retry=False)
@@ -708,9 +708,11 @@ def _without_inner_frames(error: E) -> E:
     return error.with_traceback(None)
 
 
-def _with_address(error: LLMError, call: Call, request: HttpRequest) -> LLMError:
-    """Add the address to a 404 of a server whose address the caller chose, since it may lack a part."""
-    if error.status != HTTP_NOT_FOUND or not call.target.endpoint.base_url:
+def _with_address(error: LLMError, call: Call, request: HttpRequest, reply: HttpReply | None) -> LLMError:
+    """Add the address to a 404 or a web page from an address the caller chose, since it may be wrong or lack a part."""
+    media_type = reply.header("content-type").lower() if reply is not None else ""
+    is_page = type(error) is Malformed and media_type.startswith("text/html")
+    if not call.target.endpoint.base_url or not (is_page or error.status == HTTP_NOT_FOUND):
         return error
     address = public_url(request.url).partition("?")[0]
     return replace(error, message=f"{error.message}; the request went to {address}")

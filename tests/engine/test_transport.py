@@ -433,6 +433,19 @@ async def test_undecodable_reply_is_malformed_and_not_retried(
     assert not is_transient(error)
 
 
+@pytest.mark.parametrize("is_streamed", [False, True])
+async def test_html_page_in_place_of_an_answer_is_named_with_its_address(
+    is_streamed: bool, transport: Open, scripted: Any, replies: Any
+) -> None:
+    page = b"<!doctype html><title>Sign in</title>"
+    server = scripted([replies.reply(page, headers={"content-type": "text/html; charset=utf-8"})])
+    error = failed(await transport().send(call(f"{server.url}/portal?sig=12345678", stream=is_streamed)))
+    assert isinstance(error, Malformed)
+    assert not is_transient(error)
+    assert "Sign in" in error.message
+    assert error.message.endswith(f"(content type text/html); the request went to {server.url}/portal/chat/completions")
+
+
 async def test_key_in_an_error_body_is_redacted(transport: Open, scripted: Any, replies: Any) -> None:
     body = json.dumps({"error": {"message": f"Incorrect API key provided: {KEY}", "code": "invalid_api_key"}}).encode()
     error = failed(await transport().send(call(scripted([replies.reply(body, status=401)]).url)))
