@@ -22,7 +22,7 @@ KEY_BYTES: Final = 32
 """Length of a key, and the stride of a block of keys."""
 ABSENT: Final = -1
 """Size of a value that is not in the store."""
-LEASE_S: Final = 30.0
+LEASE_S: Final = 15.0
 """Lifetime of a claim whose owner cannot be checked for being alive."""
 HEARTBEAT_S: Final = 5.0
 """Interval at which an owner renews its lease."""

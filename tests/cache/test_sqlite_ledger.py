@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 
 from llmhub.cache import processes, sqlite_ledger
 from llmhub.cache.processes import process_start_time
+from llmhub.cache.redis import RedisCache
 from llmhub.cache.sqlite import DiskCache
 from llmhub.cache.sqlite_ledger import CONFIRM_S, GRACE_S, Owner, current_owner, is_alive
 from llmhub.cache.store import HEARTBEAT_S, LEASE_S, ClaimRequest, EndedRequest, LedgerBatch, SentRequest, Store
@@ -249,6 +250,15 @@ def test_an_owner_elsewhere_that_stops_renewing_its_lease_is_dead(
     assert claim(second, KEYS[0]).held_elsewhere == {KEYS[0]}
     monotonic[0] += LEASE_S
     assert claim(second, KEYS[0]).held_elsewhere == frozenset()
+
+
+def test_claims_of_a_dead_process_elsewhere_end_within_seconds() -> None:
+    """But not before a living owner has missed two renewals."""
+    assert 2 * HEARTBEAT_S <= CONFIRM_S <= LEASE_S <= 15.0
+    elsewhere = Owner(1, "elsewhere", 7, "1")
+    assert not is_alive(elsewhere, lease_until=10.0, now=9.0, unchanged_s=LEASE_S)
+    assert not is_alive(elsewhere, lease_until=10.0, now=10.0, unchanged_s=CONFIRM_S)
+    assert RedisCache("redis://host").lease_s <= 10.0
 
 
 def test_ended_requests_are_listed_and_deleted_by_age(open_store: Any) -> None:
