@@ -546,9 +546,10 @@ class BatchRun:
                 return None if self._is_stopping() else sent.failure()
             await self._save(opened, values={**opened.record.values, **sent.unwrap()})
         backoff_s = self._policy.poll_s
-        while not self._is_stopping():
+        while not self._is_stopping() and not self._policy.cancel.requested:
             await self._save(opened, state="intent", intent_at=time.time())
             sent = await opened.client.send_step(steps[-1], opened.batch, opened.file)
+            opened.refusal = "" if is_successful(sent) else str(sent.failure())
             if is_successful(sent):
                 await self._save(opened, state="open", values={**opened.record.values, **sent.unwrap()})
                 return None
@@ -662,6 +663,7 @@ class BatchRun:
                 opened.cancelled = True
                 await opened.client.cancel(opened.batch)
             polled = await opened.client.status(opened.batch)
+            opened.refusal = "" if is_successful(polled) else str(polled.failure())
             if is_successful(polled):
                 status = polled.unwrap()
                 await self._note(opened, status)
@@ -974,7 +976,8 @@ class BatchRun:
         """Return the outcome of a row left in a batch, or whose batch was not created, that was in ``sent`` others."""
         record = opened.record
         if record.state == "draft":
-            return Answer(Failure(Cancelled(message="cancelled before the batch was sent")))
+            refusal = f"; {opened.refusal}" if opened.refusal else ""
+            return Answer(Failure(Cancelled(message=f"cancelled before the batch was sent{refusal}")))
         name = record.values.get("id") or "that is being created"
         message = f"in batch {name} at {opened.target.provider.name}; the same call again collects it"
         error = Cancelled(code=PENDING_CODE, message=message)
@@ -994,6 +997,7 @@ class BatchRun:
             finished=self._finished,
             stopping=self._is_stopping(),
             blocked_by=f"the provider, which has processed {done:,} of {total:,} rows" if opened else "",
+            refused_by=next((each.refusal for each in self._open.values() if each.refusal), ""),
         )
 
     # The ledger

@@ -93,7 +93,7 @@ class WaitingRows:
 
 @dataclass(slots=True)
 class OpenBatch:
-    """A batch that this run fills or waits for."""
+    """A batch that this run fills or waits for; ``refusal`` is how its provider refused the last request, if it did."""
 
     record: BatchRecord
     target: Target
@@ -105,6 +105,7 @@ class OpenBatch:
     max_rows: int | None = None
     max_tokens: int | None = None
     cancelled: bool = False
+    refusal: str = ""
 
     @property
     def batch(self) -> Batch:

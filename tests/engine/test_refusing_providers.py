@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -124,6 +126,37 @@ def test_rows_that_an_open_circuit_held_back_have_its_last_failure(make_hub: Mak
     second = stopped_table(hub, "complete", waiting=2)["error"].to_pylist()[1]
     assert second.startswith("cancelled before the request was sent; openai: not sent: the provider kept failing")
     assert f"the last failure was ServerError: openai: {SHOWN} (500)" in second
+
+
+@pytest.mark.parametrize(("status", "stops"), [(429, 1), (500, 2)])
+def test_a_batch_that_is_refused_has_the_words_and_is_stopped(
+    http_service: Any, tmp_path: Path, status: int, stops: int
+) -> None:
+    """It is tried again until then, since a queue of batches may be full. Whether status 500 made one is not known."""
+    is_shown = threading.Event()
+    shown: list[str] = []
+
+    def answer(_method: str, path: str, *_: object) -> tuple[int, dict[str, str], bytes]:
+        return (200, {}, b'{"id": "file-1"}') if path.endswith("/files") else (status, {}, BODY)
+
+    def report(progress: Any) -> None:
+        shown.append(progress.refused_by)
+        if progress.refused_by:
+            is_shown.set()
+
+    endpoints = {"openai": Endpoint(base_url=http_service(answer).url, api_key="key")}
+    with llmhub.Hub(endpoints=endpoints, settings=Settings(), cache=tmp_path / "runs.db") as hub:
+        options: dict[str, Any] = {"mode": "batch", "poll_s": 0.02, "progress": report}
+        job = llmhub.submit({"q": ["a"]}, "{q}", model="openai/gpt-4o-mini", hub=hub, **options)
+        was_shown = is_shown.wait(WAIT_S)
+        for _ in range(stops):
+            job.stop()
+        table = job.result(WAIT_S)
+    assert was_shown
+    assert f"openai: {SHOWN} ({status})" in shown
+    if status == 429:
+        message = f"cancelled before the batch was sent; openai: {SHOWN} (429)"
+        assert table.select(["status", "error"]).to_pylist() == [{"status": "cancelled", "error": message}]
 
 
 @pytest.mark.parametrize("retry_after", ["0", "Thu, 01 Jan 1970 00:00:00 GMT"])
