@@ -198,8 +198,8 @@ def test_answer_with_a_schema(
 
 @pytest.mark.skipif(sys.platform == "win32", reason="terminals of POSIX")
 def test_answer_streams_to_a_terminal() -> None:
-    """The first words are on the screen before the answer is complete."""
-    with serving(Simulator(respond=lambda _: "one two three")) as simulator:
+    """Characters that command a terminal are shown as escape sequences."""
+    with serving(Simulator(respond=lambda _: "one \x1b[2Jtwo \x07three")) as simulator:
         terminal, other_end = pty.openpty()
         command = [sys.executable, "-c", "import sys; from llmhub.cli import main; sys.exit(main())"]
         command += ["complete", "Count", "--model", MODEL, "--simulator", simulator.url, "--no-cache"]
@@ -215,7 +215,7 @@ def test_answer_streams_to_a_terminal() -> None:
         while chunk := _read_terminal(terminal):
             shown += chunk
         assert process.wait(60) == 0
-        assert shown.decode().strip() == "one two three"
+        assert shown.decode().strip() == r"one \x1b[2Jtwo \x07three"
 
 
 def _read_terminal(terminal: int) -> bytes:

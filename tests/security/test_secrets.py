@@ -73,8 +73,6 @@ def shown_with_locals(error: BaseException) -> str:
 )
 def test_no_representation_shows_a_credential(show: Callable[[Endpoint], Any]) -> None:
     shown = show(ENDPOINT)
-    if isinstance(shown, dict):
-        shown = {name: value for name, value in shown.items() if name != "base_url"}
     assert CANARY not in str(shown)
     assert CANARY not in repr(shown)
 

@@ -107,6 +107,12 @@ def fail_to_connect(path: Path) -> None:
         llmhub.complete("hi", model="openai/m", hub=hub)
 
 
+def fail_at_an_address_with_credentials(path: Path) -> None:
+    endpoint = Endpoint(base_url=f"http://ann:{CANARY}-6@127.0.0.1:9/v1?sig={CANARY}-7")
+    with llmhub.Hub(endpoints={"compatible": endpoint}, settings=Settings(), retry=llmhub.Retry(attempts=1)) as hub:
+        llmhub.complete("hi", model="compatible/m", hub=hub)
+
+
 def fail_to_sign(path: Path) -> None:
     with llmhub.Hub(endpoints={"bedrock": KEYED}, settings=Settings(), retry=llmhub.Retry(attempts=1)) as hub:
         llmhub.complete_table({"q": ["a"]}, "{q}", model="bedrock/m", hub=hub, on_error="raise", progress=False)
@@ -170,6 +176,7 @@ def fail_of_a_profile(path: Path) -> None:
 FAILURES = [
     fail_in_middleware,
     fail_to_connect,
+    fail_at_an_address_with_credentials,
     fail_to_sign,
     fail_to_decrypt,
     fail_to_write,
