@@ -47,6 +47,9 @@ class Completion(CompletionResponse):
         Whether the response came from the cache or an equal call in flight.
     attempts
         HTTP requests sent; 0 from the cache.
+    uncertain_requests
+        Those of them that may have been charged beyond ``cost_usd``: they timed out or were cut off, such as the loser
+        of a hedge.
     simulated
         Whether a simulated provider answered.
     turns, transcript
@@ -65,6 +68,7 @@ class Completion(CompletionResponse):
     ttft_s: float | None = None
     cache_hit: bool = False
     attempts: int = 0
+    uncertain_requests: int = 0
     turns: int = 1
     transcript: tuple[Message, ...] = ()
     output_type: Any = None
@@ -120,7 +124,8 @@ class Completion(CompletionResponse):
         """Return the facts that displays show below the text: those of the response, cost and latency."""
         cost = self.cost_usd
         facts = [*response_facts(self)]
-        facts += ["cached"] if self.cache_hit else [format_usd(cost)] if cost is not None else []
+        unknown = f" + {self.uncertain_requests} of unknown cost" if self.uncertain_requests else ""
+        facts += ["cached"] if self.cache_hit else [format_usd(cost) + unknown] if cost is not None else []
         facts += [] if self.latency_s is None else [format_duration(self.latency_s)]
         facts += ["simulated"] if self.simulated else []
         return facts
@@ -152,6 +157,7 @@ def completion_of(
         ttft_s=answer.ttft_s,
         cache_hit=answer.cache_hit,
         attempts=answer.attempts,
+        uncertain_requests=answer.uncertain_requests,
         output_type=output_type,
         billed=() if answer.cache_hit else (own, *failed),
         listed=(own,),

@@ -215,6 +215,9 @@ NOT_CONNECTED: Final = "unreached"
 TRANSIENT: Final = frozenset({RateLimited, Overloaded, ServerError, TimedOut, Disconnected})
 """Errors that are retried. `Malformed` is not one of them: the response arrived, and may have been charged."""
 
+POSSIBLY_BILLED: Final = frozenset({TimedOut, Disconnected, Malformed, Cancelled})
+"""Errors after which the provider may charge for a response that never arrived, or could not be read."""
+
 E = TypeVar("E", bound=_ErrorValue)
 
 

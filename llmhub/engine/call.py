@@ -251,7 +251,8 @@ class Answer:
     key
         The cache key of the request as sent to ``target``.
     uncertain_requests
-        Requests that timed out or were cut off: the provider may have charged them, for tokens it did not report.
+        Requests that timed out, were cut off, or whose reply could not be read: the provider may have charged them, for
+        tokens it did not report.
     mode
         How the request was sent: ``live``, or ``batch`` through the provider's Batch API, at the price of batches.
     """

@@ -355,7 +355,7 @@ class _EmbedRun:
         SEND_CONTEXT.set(context)
         OWNER_TASK.set(asyncio.current_task())
         try:
-            await self._send(positions, 0)
+            await self._send(positions)
             if self._writer.holds_slots:
                 await self._writer.wait_until_written(len(self._workers))
         except asyncio.CancelledError:
@@ -369,28 +369,34 @@ class _EmbedRun:
             self._settle_unsettled(positions, aborted_outcome(error, context.requests_sent))
             raise
 
-    async def _send(self, positions: list[int], attempts: int) -> bool:
+    async def _send(self, positions: list[int], attempts: int = 0, uncertain_requests: int = 0) -> bool:
         """Send texts, in halves if one of them is refused; return whether all have their vectors.
 
-        ``attempts`` have been made with these texts before.
+        ``attempts`` have been made with these texts before, of which ``uncertain_requests`` are to be counted in them.
         """
         answer = await self._client.send_uncached(self._call(positions))
         attempts += answer.attempts
-        checked = _check_answer(answer, len(positions))
+        uncertain_requests += answer.uncertain_requests
+        checked = replace(
+            _check_answer(answer, len(positions)), attempts=attempts, uncertain_requests=uncertain_requests
+        )
         if is_successful(checked.outcome):
-            self._settle_pack(positions, checked, attempts)
+            self._settle_pack(positions, checked)
             return True
         error = checked.outcome.failure()
         if len(positions) == 1:
             self._single_failures[error.message] += 1
         elif self._may_be_one_text(error) and not self._stop.requested:
             middle = (len(positions) + 1) // 2
-            halves = [await self._send(half, attempts) for half in (positions[:middle], positions[middle:])]
+            halves = [
+                await self._send(positions[:middle], attempts, uncertain_requests),
+                await self._send(positions[middle:], attempts),
+            ]
             if isinstance(error, ContextTooLong) and all(halves):
                 tokens = sum(self._tokens[position] for position in positions)
                 self._max_tokens = min(self._max_tokens, SHRINK_FACTOR * tokens)
             return all(halves)
-        self._settle_unsettled(positions, replace(checked, attempts=attempts))
+        self._settle_unsettled(positions, checked)
         return False
 
     def _may_be_one_text(self, error: LLMError) -> bool:
@@ -408,7 +414,7 @@ class _EmbedRun:
 
     # Outcomes
 
-    def _settle_pack(self, positions: Sequence[int], answer: Answer, attempts: int) -> None:
+    def _settle_pack(self, positions: Sequence[int], answer: Answer) -> None:
         """Share the answer to a pack out to its texts, and file their vectors."""
         response = answer.outcome.unwrap()
         assert isinstance(response, EmbeddingResponse)  # noqa: S101 - checked by `_check_answer`
@@ -429,8 +435,9 @@ class _EmbedRun:
                 request_id=response.request_id,
             )
             outcome = Answer(
-                Success(own), answer.latency_s, None, answer.rate_wait_s, answer.total_s, attempts, started_at
-            )
+                Success(own), answer.latency_s, None, answer.rate_wait_s, answer.total_s, answer.attempts, started_at,
+                uncertain_requests=0 if index else answer.uncertain_requests,
+            )  # fmt: skip
             key = self._spec.keys[position]
             outcomes.append((key, outcome))
             if self._writer.store is not None:
@@ -450,6 +457,8 @@ class _EmbedRun:
                 self._settle(position, outcome)
                 if self._flight is not None:
                     self._flight.release(self._spec.keys[position], outcome)
+                if outcome.uncertain_requests:  # counted once, in the first text
+                    outcome = replace(outcome, uncertain_requests=0)
 
     def _settle(self, position: int, outcome: RowOutcome) -> None:
         answer = as_answer(outcome)
@@ -459,7 +468,8 @@ class _EmbedRun:
         first, *others = self._spec.rows_of[position]
         self._reporter.add(first, answer)
         for row in others:
-            self._reporter.add(row, replace(answer, cache_hit=is_successful(answer.outcome), billed_failures=()))
+            is_hit = is_successful(answer.outcome)
+            self._reporter.add(row, replace(answer, cache_hit=is_hit, billed_failures=(), uncertain_requests=0))
 
     def _count_misses(self, items: Sequence[Item]) -> None:
         if self._reporter is not None:

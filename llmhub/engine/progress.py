@@ -67,6 +67,8 @@ class ModelProgress:
         Tokens of the calls of this run.
     spent_usd
         Cost of these calls; ``None`` while or where a price is unknown.
+    uncertain_requests
+        Requests that may have been charged beyond that: they timed out, were cut off, or could not be read.
     forecast_usd
         Expected cost of the whole run; ``None`` before the first call with a known cost.
     """
@@ -83,6 +85,7 @@ class ModelProgress:
     output_tokens: int = 0
     spent_usd: Decimal | None = None
     forecast_usd: Decimal | None = None
+    uncertain_requests: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -159,6 +162,11 @@ class Progress:
     def spent_usd(self) -> Decimal | None:
         """Cost so far; ``None`` unless it is known for all models."""
         return _sum_if_known([model.spent_usd for model in self.models])
+
+    @property
+    def uncertain_requests(self) -> int:
+        """Requests that may have been charged beyond that: they timed out, were cut off, or could not be read."""
+        return sum(model.uncertain_requests for model in self.models)
 
     @property
     def forecast_usd(self) -> Decimal | None:
@@ -395,6 +403,7 @@ class ProgressTracker:
             counters.interrupted += isinstance(error, Cancelled) and bool(outcome.attempts)
         else:
             counters.failed += 1
+        counters.uncertain_requests += outcome.uncertain_requests
         for billed in outcome.billed_failures:
             self._add_usage(counters, billed.target, "", billed.usage)
 
@@ -541,6 +550,7 @@ class _ModelCounters:
     over_budget: int = 0
     interrupted: int = 0
     unknown_cost: int = 0
+    uncertain_requests: int = 0
     input_tokens: int = 0
     output_tokens: int = 0
     priced: int = 0
@@ -585,6 +595,7 @@ class _ModelCounters:
             output_tokens=self.output_tokens,
             spent_usd=_usd(self.nano_usd) if known else None,
             forecast_usd=_usd(max(round(forecast), self.nano_usd)) if known and forecast is not None else None,
+            uncertain_requests=self.uncertain_requests,
         )
 
     def _forecast_nano_usd(self, *, finished: bool) -> float | None:

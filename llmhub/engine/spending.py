@@ -19,16 +19,7 @@ from typing import Final, cast
 from returns.result import Failure, Success
 
 from llmhub.core.budget import Budget, BudgetDecision, check_budget, nano_to_usd, reconcile, reserve
-from llmhub.core.errors import (
-    NOT_CONNECTED,
-    BudgetExceeded,
-    Cancelled,
-    Disconnected,
-    LLMError,
-    Malformed,
-    TimedOut,
-    to_exception,
-)
+from llmhub.core.errors import NOT_CONNECTED, POSSIBLY_BILLED, BudgetExceeded, LLMError, to_exception
 from llmhub.core.pricing import Price, compute_cost_nano_usd, cost_bound_nano_usd, input_token_bound, output_token_bound
 from llmhub.core.types import CacheMark, CompletionRequest, Document, Opaque
 from llmhub.engine.call import Answer, Call, Middleware, Send, Target
@@ -37,8 +28,6 @@ from llmhub.providers.prices import find_price, find_served_price
 from llmhub.providers.registry import model_metadata
 
 HOUR_S: Final = 3600.0
-POSSIBLY_BILLED: Final[frozenset[type[LLMError]]] = frozenset({TimedOut, Disconnected, Malformed, Cancelled})
-"""Errors after which the provider may charge for a response that never arrived: they count at the maximum cost."""
 MAX_PRICES: Final = 1024
 """Prices that are kept: the names of models come from clients of a service."""
 UNPRICED_MESSAGE: Final = "the price is unknown, so no budget can cover it; allow_unpriced=True sends it uncounted"

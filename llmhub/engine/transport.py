@@ -32,12 +32,21 @@ from yarl import URL
 
 from llmhub.core.cache_key import is_keyed
 from llmhub.core.construction import fast_constructor
-from llmhub.core.errors import NOT_CONNECTED, Disconnected, InvalidRequest, LLMError, Malformed, TimedOut, invalid
+from llmhub.core.errors import (
+    NOT_CONNECTED,
+    POSSIBLY_BILLED,
+    Disconnected,
+    InvalidRequest,
+    LLMError,
+    Malformed,
+    TimedOut,
+    invalid,
+)
 from llmhub.core.payload import parse_json_object
 from llmhub.core.protocol import StreamDecoder, interpret, interpret_embedding, prepare, prepare_embedding
 from llmhub.core.provider import Endpoint, HttpReply, HttpRequest, RateLimitInfo, public_url
 from llmhub.core.proxies import NO_PROXIES, Proxies, Proxy
-from llmhub.core.stream import Delta, Fragment, to_stream_chunk, usage_so_far
+from llmhub.core.stream import ChoiceFinished, Delta, Fragment, to_stream_chunk, usage_so_far
 from llmhub.core.types import NO_USAGE, CompletionResponse, StreamChunk
 from llmhub.engine.call import NEW_ANSWER, Answer, BilledFailure, Call, Outcome, Target
 from llmhub.engine.connection_pool import (
@@ -224,7 +233,7 @@ class Transport:
                 failure = replace(failure, should_retry=False)
             outcome = Failure(failure)
             billed_failures = _billed_failures(target, observer)
-            uncertain_requests = int(_is_uncertain(failure) and not billed_failures)
+            uncertain_requests = int(_is_uncertain(failure, observer, billed_failures))
         # Every field by position, since keywords take longer.
         answer = NEW_ANSWER(
             outcome, latency_s, observer.ttft_s, None, latency_s, 1, now,
@@ -873,9 +882,14 @@ def _has_rate_limits(names: str) -> bool:
     return RATE_LIMIT_HEADER.search(names) is not None
 
 
-def _is_uncertain(error: LLMError) -> bool:
-    """Return whether a request may have been answered, and charged, without its reply arriving."""
-    return isinstance(error, (TimedOut, Disconnected)) and error.code != NOT_CONNECTED
+def _is_uncertain(error: LLMError, observer: _ResponseObserver, billed: Sequence[BilledFailure]) -> bool:
+    """Return whether a failed request may have been charged for more tokens than its reply has counted."""
+    may_be_billed = observer.ttft_s is not None or type(error) in POSSIBLY_BILLED
+    if not may_be_billed or error.code == NOT_CONNECTED:
+        return False
+    # The counts of a stream are estimates, or those of its input alone, until a choice is complete.
+    is_counted = not observer.deltas or any(type(delta) is ChoiceFinished for delta in observer.deltas)
+    return not (billed and is_counted)
 
 
 def _billed_failures(target: Target, observer: _ResponseObserver) -> tuple[BilledFailure, ...]:

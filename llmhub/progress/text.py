@@ -122,13 +122,18 @@ def cost_text(progress: Progress | ModelProgress) -> str:
     --------
     >>> cost_text(ModelProgress(model="p/m", total=9, spent_usd=Decimal("0.012"), forecast_usd=Decimal("0.05")))
     '0.012 of about 0.050 USD'
+    >>> cost_text(ModelProgress(model="p/m", total=9, spent_usd=Decimal("0.012"), uncertain_requests=2))
+    '0.012 USD + 2 requests of unknown cost'
     """
     spent, forecast = progress.spent_usd, progress.forecast_usd
-    if spent is None:
-        return ""
-    if forecast is None or forecast == spent:
-        return f"{_usd(spent)} USD" if spent else ""
-    return f"{_usd(spent)} of about {_usd(forecast)} USD"
+    known = ""
+    if spent is not None and forecast is not None and forecast != spent:
+        known = f"{_usd(spent)} of about {_usd(forecast)} USD"
+    elif spent:
+        known = f"{_usd(spent)} USD"
+    count = progress.uncertain_requests
+    uncertain = f"{count:,} request{'s' * (count != 1)} of unknown cost" if count else ""
+    return " + ".join(item for item in (known, uncertain) if item)
 
 
 def _usd(amount: Decimal) -> str:

@@ -7,7 +7,7 @@ Python's unbounded integers.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 
@@ -139,6 +139,23 @@ def to_nanos(usd: pa.Array | pa.ChunkedArray) -> Int64Array:
     nanos: Int64Array = halves[column.offset : column.offset + len(column), 0].copy()
     nanos[~column.is_valid().to_numpy(zero_copy_only=False)] = 0
     return nanos
+
+
+def mark_uncertain_costs(price_ids: pa.Array, uncertain_requests: Mapping[int, int]) -> pa.Array:
+    """Mark rows with requests that may have been charged beyond their cost.
+
+    Examples
+    --------
+    >>> mark_uncertain_costs(pa.array(["x@y", None, "x@y"]), {0: 1, 1: 3}).to_pylist()
+    ['x@y + 1 of unknown cost', '3 of unknown cost', 'x@y']
+    """
+    if not uncertain_requests:
+        return price_ids
+    marked = price_ids.to_pylist()
+    for index, count in uncertain_requests.items():
+        unknown = f"{count} of unknown cost"
+        marked[index] = unknown if marked[index] is None else f"{marked[index]} + {unknown}"
+    return pa.array(marked, pa.string())
 
 
 # Computation

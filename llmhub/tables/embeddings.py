@@ -25,7 +25,7 @@ from llmhub.engine.embedding import EmbedResult
 from llmhub.providers.batch_prices import batch_price
 from llmhub.providers.prices import find_served_price
 from llmhub.tables import frames
-from llmhub.tables.cost_columns import from_nanos
+from llmhub.tables.cost_columns import from_nanos, mark_uncertain_costs
 from llmhub.tables.outcome_columns import status_of
 from llmhub.tables.schema import MICROSECONDS_PER_S, MODE_FIELD, RESULTS, SIMULATED
 
@@ -236,6 +236,8 @@ def build_embeddings(
         "started_at": started,
         **_costs(batch, target, found, result, is_hit, priced_at, on_problem),
     }
+    uncertain_requests = {row: call.uncertain_requests for row, call in enumerate(calls) if call.uncertain_requests}
+    columns["price_id"] = mark_uncertain_costs(columns["price_id"], uncertain_requests)
     if with_mode:
         columns[MODE_FIELD.name] = [call.mode if call.attempts else None for call in calls]
     schema = embeddings_schema(dimensions, run_id, simulated=target.endpoint.simulated, with_mode=with_mode)

@@ -31,7 +31,13 @@ from llmhub.engine.fan_out_types import FanOutResult, ResultEvent
 from llmhub.engine.row_outcome import RowOutcome, aborted_outcome
 from llmhub.providers.prices import find_served_price, unpriced_id
 from llmhub.tables.batch_columns import REPORTED, batch_answers, batch_costs
-from llmhub.tables.cost_columns import TokenColumns, cost_column_by_price, from_nanos, to_nanos
+from llmhub.tables.cost_columns import (
+    TokenColumns,
+    cost_column_by_price,
+    from_nanos,
+    mark_uncertain_costs,
+    to_nanos,
+)
 from llmhub.tables.outcome_columns import columns_from_outcomes
 from llmhub.tables.prompt_batch import PromptBatch
 from llmhub.tables.row_redaction import restore_columns
@@ -219,7 +225,7 @@ def _build_table(
         batch_rows = [*batch_answers(outcomes), *in_batch]
         costs |= _apply_batch_prices({**columns, **costs}, outcomes, batch_rows, targets, target_index, priced_at)
         costs["cost_usd"] = _add_failed_attempts(costs["cost_usd"], outcomes, priced_at)
-        costs["price_id"] = _mark_uncertain_costs(costs["price_id"], outcomes)
+        costs["price_id"] = mark_uncertain_costs(costs["price_id"], _uncertain_requests(outcomes))
     except Exception as error:  # noqa: BLE001 - an unknown cost is no reason to lose a response
         on_problem(f"prices could not be looked up, so costs are unknown ({type(error).__name__}: {error})")
         costs = {name: pa.nulls(len(positions), schema.field(name).type) for name in COST_COLUMNS}
@@ -532,20 +538,13 @@ def _add_failed_attempts(costs: pa.Array, outcomes: Sequence[RowOutcome | None],
     return from_nanos(nanos, is_known)
 
 
-def _mark_uncertain_costs(price_ids: pa.Array, outcomes: Sequence[RowOutcome | None]) -> pa.Array:
-    """Mark rows with requests that may have been charged beyond ``cost_usd``: they timed out or were cut off."""
-    uncertain = {
+def _uncertain_requests(outcomes: Sequence[RowOutcome | None]) -> dict[int, int]:
+    """Return the number of requests that may have been charged beyond ``cost_usd``, of the rows that have any."""
+    return {
         index: outcome.uncertain_requests
         for index, outcome in enumerate(outcomes)
         if isinstance(outcome, Answer) and outcome.uncertain_requests
     }
-    if not uncertain:
-        return price_ids
-    marked = price_ids.to_pylist()
-    for index, count in uncertain.items():
-        unknown = f"{count} of unknown cost"
-        marked[index] = unknown if marked[index] is None else f"{marked[index]} + {unknown}"
-    return pa.array(marked, pa.string())
 
 
 def _price_of(target: Target, served_model: str, priced_at: float) -> Price | None:

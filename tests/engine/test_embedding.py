@@ -192,6 +192,33 @@ def test_costs_that_a_provider_reports_are_shared_out(scripted: Any, replies: An
     assert set(values(table, "price_id")) == {"reported:openrouter"}
 
 
+def embedding_reply(replies: Any, count: int) -> bytes:
+    data = ",".join(f'{{"index":{index},"embedding":[0.1,0.2]}}' for index in range(count))
+    body = f'{{"model":"text-embedding-3-small","data":[{data}],"usage":{{"prompt_tokens":{10 * count}}}}}'
+    reply: bytes = replies.reply(body.encode())
+    return reply
+
+
+def test_requests_that_were_cut_off_are_marked_in_their_first_row(
+    scripted: Any, replies: Any, make_hub: Callable[..., llmhub.Hub]
+) -> None:
+    server = scripted(["close"], [embedding_reply(replies, 2)])
+    hub = make_hub(endpoints={"openai": llmhub.Endpoint(base_url=server.url, api_key="k")})
+    first, second, duplicate = run(["a", "b", "a"], hub, dimensions=None).to_pylist()
+    assert first["price_id"] == f"{second['price_id']} + 1 of unknown cost"
+    assert (second["price_id"], duplicate["cache_hit"]) == (duplicate["price_id"], True)
+    assert first["cost_usd"] == second["cost_usd"] == 10 * PRICE
+
+
+def test_a_pack_that_was_only_cut_off_has_an_unknown_cost(scripted: Any, make_hub: Callable[..., llmhub.Hub]) -> None:
+    server = scripted(["close"])
+    endpoints = {"openai": llmhub.Endpoint(base_url=server.url, api_key="k")}
+    hub = make_hub(endpoints=endpoints, retry=llmhub.Retry(attempts=3, base_s=0.001), breaker=None)
+    table = run(["a", "b"], hub)
+    assert values(table, "status") == ["error", "error"]
+    assert values(table, "price_id") == ["3 of unknown cost", None]
+
+
 def test_faults_are_retried() -> None:
     faults = Faults(rate_429=0.2, rate_500=0.2, reset=0.1, malformed=0.1, retry_after_s=0.001)
     retry = llmhub.Retry(attempts=20, base_s=0.001, cap_s=0.002)

@@ -15,6 +15,7 @@ import pytest
 import llmhub
 from llmhub.config import Settings
 from llmhub.core.errors import BadRequestError, BudgetExceededError
+from llmhub.progress.text import cost_text
 from llmhub.sim import Faults, Latency, Simulator, SimulatorThread, serving
 
 MODEL = "openai/gpt-4o-mini"
@@ -288,6 +289,77 @@ def test_row_whose_hedge_lost_is_marked(scripted: Any, replies: Any, budget_usd:
     }
     route = llmhub.Failover(MODEL, "groq/llama-3.3-70b-versatile", hedge=llmhub.Hedge(after_s=0.01))
     with llmhub.Hub(endpoints=endpoints, settings=Settings(), route=route, budget_usd=budget_usd) as hub:
+        (row,) = ask(hub, 1).to_pylist()
+    assert row["status"] == "ok"
+    assert row["price_id"].endswith(" + 1 of unknown cost")
+
+
+def test_single_call_with_a_request_that_was_cut_off_says_so(scripted: Any, replies: Any) -> None:
+    server = scripted(["close"], [replies.answer("Hi")])
+    endpoint = llmhub.Endpoint(base_url=server.url, api_key="k")
+    retry = llmhub.Retry(base_s=0.001, cap_s=0.002)
+    with llmhub.Hub(endpoints={"openai": endpoint}, settings=Settings(), retry=retry) as hub:
+        first = llmhub.complete("One", model=MODEL, hub=hub)
+        second = llmhub.complete("Two", model=MODEL, hub=hub)
+    assert (first.uncertain_requests, second.uncertain_requests) == (1, 0)
+    assert first.cost_usd == second.cost_usd
+    assert " + 1 of unknown cost" in repr(first)
+    assert "unknown" not in repr(second)
+
+
+def test_progress_counts_requests_of_unknown_cost(scripted: Any, replies: Any) -> None:
+    server = scripted(["close"], ["close"], [replies.answer("Hi")])
+    endpoint = llmhub.Endpoint(base_url=server.url, api_key="k")
+    retry = llmhub.Retry(base_s=0.001, cap_s=0.002)
+    reports: list[Any] = []
+    with llmhub.Hub(endpoints={"openai": endpoint}, settings=Settings(), retry=retry) as hub:
+        ask(hub, 2, concurrency=1, progress=reports.append)
+    assert reports[-1].uncertain_requests == 2
+    assert cost_text(reports[-1]) == "0.0000021 USD + 2 requests of unknown cost"
+
+
+def anthropic_stream(*, ended: bool) -> bytes:
+    """Return the events of a stream that counts 1,000 input tokens first, and the output at its end."""
+    counts = b'"usage":{"input_tokens":1000,"output_tokens":1}'
+    events = [
+        b'{"type":"message_start","message":{"id":"m","role":"assistant","model":"x","content":[],%b}}' % counts,
+        b'{"type":"content_block_start","index":0,"content_block":{"type":"text","text":""}}',
+        b'{"type":"content_block_delta","index":0,"delta":{"type":"text_delta","text":"Hi"}}',
+    ]
+    if ended:
+        events += [
+            b'{"type":"content_block_stop","index":0}',
+            b'{"type":"message_delta","delta":{"stop_reason":"end_turn"},"usage":{"output_tokens":20}}',
+            b'{"type":"message_stop"}',
+        ]
+    return b"".join(b"data: %b\n\n" % event for event in events)
+
+
+def test_stream_that_was_cut_off_before_its_last_count_is_marked(scripted: Any, replies: Any) -> None:
+    """Its input is counted; how much output the provider charges is unknown."""
+    cut, whole = ([replies.stream() + anthropic_stream(ended=ended), "close"] for ended in (False, True))
+    server = scripted(cut, whole)
+    endpoint = llmhub.Endpoint(base_url=server.url, api_key="k")
+    retry = llmhub.Retry(base_s=0.001, cap_s=0.002)
+    with llmhub.Hub(endpoints={"anthropic": endpoint}, settings=Settings(), retry=retry) as hub:
+        row, other = ask(hub, 2, concurrency=1, model="anthropic/claude-sonnet-4-5", stream=True).to_pylist()
+    assert (row["status"], row["attempts"]) == ("ok", 2)
+    assert row["cost_usd"] == other["cost_usd"] + Decimal("0.003015")  # 1,000 input tokens and 1 output token
+    assert row["price_id"] == f"{other['price_id']} + 1 of unknown cost"
+
+
+def test_reply_that_cannot_be_read_has_an_unknown_cost(scripted: Any, replies: Any) -> None:
+    """As for a budget, the provider may have charged it."""
+    broken, whole = scripted([replies.reply(b'{"id":"c1","choices":[{"mess')]), scripted([replies.answer("Hi")])
+    endpoints = {
+        "openai": llmhub.Endpoint(base_url=broken.url, api_key="k"),
+        "groq": llmhub.Endpoint(base_url=whole.url, api_key="k"),
+    }
+    with llmhub.Hub(endpoints=endpoints, settings=Settings()) as hub:
+        (row,) = ask(hub, 1).to_pylist()
+    assert (row["error_type"], row["cost_usd"], row["price_id"]) == ("Malformed", None, "1 of unknown cost")
+    route = llmhub.Failover(MODEL, "groq/llama-3.3-70b-versatile")
+    with llmhub.Hub(endpoints=endpoints, settings=Settings(), route=route) as hub:
         (row,) = ask(hub, 1).to_pylist()
     assert row["status"] == "ok"
     assert row["price_id"].endswith(" + 1 of unknown cost")
