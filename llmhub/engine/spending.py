@@ -16,6 +16,7 @@ from fractions import Fraction
 from math import ceil
 from typing import Final, cast
 
+import msgspec
 from returns.result import Failure, Success
 
 from llmhub.core.budget import Budget, BudgetDecision, check_budget, nano_to_usd, reconcile, reserve
@@ -69,6 +70,22 @@ class TargetPrices:
             except Exception:  # noqa: BLE001 - a table that cannot be read (no file descriptors) is tried again
                 return None
         return self._prices[key]
+
+
+class Overruns:
+    """How much more than their nominal maximum responses have cost, by target."""
+
+    def __init__(self) -> None:
+        self._factors: dict[str, Fraction] = {}
+
+    def max_cost(self, target: Target, nominal: int) -> int:
+        """Return the maximum cost of a call whose nominal maximum is ``nominal``; both in nano USD."""
+        return ceil(nominal * self._factors.get(target.name, 1))
+
+    def record(self, target: Target, nominal: int, cost: int) -> None:
+        """Record what a call with that nominal maximum has cost."""
+        if nominal and cost > self.max_cost(target, nominal):
+            self._factors[target.name] = Fraction(cost, nominal)
 
 
 class SharedBudget:
@@ -181,16 +198,26 @@ def max_cost_nano_usd(target: Target, request: CompletionRequest, price: Price) 
     output_tokens = output_token_bound(request, model.max_output_tokens)
     tier = request.extra.get("service_tier")
     price = price.service_tiers.get(tier, price) if isinstance(tier, str) else price
-    marks = (part for message in request.messages for part in message.parts if isinstance(part, CacheMark))
     return cost_bound_nano_usd(
         price,
         input_tokens,
         output_tokens,
-        writes_1h=any(mark.ttl == "1h" for mark in marks),
+        writes_1h=_may_write_1h(request),
         # Audio is asked for, and may be given, in fields of the provider's own.
         audio=bool(request.extra)
         or any(isinstance(part, (Document, Opaque)) for message in request.messages for part in message.parts),
     )
+
+
+def _may_write_1h(request: CompletionRequest) -> bool:
+    """Return whether a request may ask the provider to cache a part of it for an hour."""
+    for message in request.messages:
+        for part in message.parts:
+            if isinstance(part, CacheMark) and part.ttl == "1h":
+                return True
+            if isinstance(part, Opaque) and '"1h"' in part.data:
+                return True
+    return bool(request.extra) and b'"1h"' in msgspec.json.encode(request.extra)
 
 
 def require_call_fits(target: Target, request: CompletionRequest, budget: Budget, price: Price) -> None:
@@ -245,7 +272,7 @@ def budget_middleware(budgets: Budgets, prices: TargetPrices, rate_limit: Middle
 
     def wrap(send: Send) -> Send:
         send_unbudgeted = rate_limit(send)
-        overruns: dict[str, Fraction] = {}
+        overruns = Overruns()
 
         async def send_within_budget(call: Call) -> Answer:
             own = call.budgets or budgets
@@ -255,18 +282,11 @@ def budget_middleware(budgets: Budgets, prices: TargetPrices, rate_limit: Middle
             if price is None and not own.allow_unpriced:
                 return Answer(Failure(BudgetExceeded(provider=call.target.provider.name, message=UNPRICED_MESSAGE)))
             nominal = max_cost_nano_usd(call.target, call.request, price) if price is not None else 0
-            max_cost = ceil(nominal * overruns.get(call.target.name, 1))
+            max_cost = overruns.max_cost(call.target, nominal)
             for shared in own.shared:
                 if shared.rejects(max_cost):
                     return Answer(Failure(shared.refusal(max_cost, call)))
-
-            def on_cost(cost: int) -> None:
-                if cost > max_cost and nominal:
-                    overruns[call.target.name] = max(
-                        Fraction(cost, nominal), overruns.get(call.target.name, Fraction(1))
-                    )
-
-            send_admitted = rate_limit(_reserve_and_send(own.shared, max_cost, prices, send, on_cost))
+            send_admitted = rate_limit(_reserve_and_send(own.shared, nominal, overruns, prices, send))
             leased = [budget for budget in own.shared if budget.is_leased]
             if not leased:
                 return await send_admitted(call)
@@ -282,11 +302,12 @@ def budget_middleware(budgets: Budgets, prices: TargetPrices, rate_limit: Middle
 
 
 def _reserve_and_send(
-    budgets: tuple[SharedBudget, ...], max_cost: int, prices: TargetPrices, send: Send, on_cost: Callable[[int], None]
+    budgets: tuple[SharedBudget, ...], nominal: int, overruns: Overruns, prices: TargetPrices, send: Send
 ) -> Send:
-    """Return a `Send` that holds a reservation in every budget while the call is in flight; report what it cost."""
+    """Return a `Send` that holds a reservation in every budget while the call is in flight, and records its cost."""
 
     async def send_reserved(call: Call) -> Answer:
+        max_cost = overruns.max_cost(call.target, nominal)  # it may have grown while the call waited for a rate limit
         reserved: list[SharedBudget] = []
         sent: list[bool] = []
         cost = 0
@@ -308,7 +329,7 @@ def _reserve_and_send(
                 cost = max_cost if sent else 0
                 raise
             cost = _billed_nano_usd(answer, max_cost, call.target, prices)
-            on_cost(cost)
+            overruns.record(call.target, nominal, cost)
             return answer
         finally:
             for budget in reserved:

@@ -250,6 +250,20 @@ def test_reservations_learn_from_a_provider_that_charges_more(
     assert spending.spent_usd == 10 * cost <= limit
 
 
+def test_calls_that_wait_for_a_rate_limit_reserve_what_was_learned_meanwhile(scripted: Any, replies: Any) -> None:
+    server = scripted([replies.reply(replies.body().replace(b'"model":"m"', b'"model":"gpt-4"'))])
+    endpoint = llmhub.Endpoint(base_url=server.url, api_key="k")
+    limits = {"openai": llmhub.Limit(rpm=120)}  # the second call waits until half a second after the first
+    cost = Decimal("0.00015")
+    hub = llmhub.Hub(endpoints={"openai": endpoint}, settings=Settings(), limits=limits, budget_usd=cost * 3 / 2)
+    with hub:
+        table = ask(hub, 2, max_tokens=30)
+        spending = hub.spending()
+    assert statuses(table) == {"ok": 1, "budget": 1}
+    assert spending is not None
+    assert spending.spent_usd == cost
+
+
 # Requests of which nobody knows what they cost
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Callable
 from decimal import Decimal
 from typing import Any
@@ -33,9 +34,21 @@ from llmhub.core.pricing import (
     input_token_bound,
     output_token_bound,
 )
-from llmhub.core.types import CompletionRequest, CompletionResponse, Document, Image, Message, Text, Tool, Usage
+from llmhub.core.provider import Endpoint
+from llmhub.core.types import (
+    CacheMark,
+    CompletionRequest,
+    CompletionResponse,
+    Document,
+    Image,
+    Message,
+    Opaque,
+    Text,
+    Tool,
+    Usage,
+)
 from llmhub.engine.call import Answer, Call, Send, Target
-from llmhub.engine.spending import Budgets, SharedBudget, TargetPrices, budget_middleware
+from llmhub.engine.spending import Budgets, SharedBudget, TargetPrices, budget_middleware, max_cost_nano_usd
 from llmhub.providers.registry import PROVIDERS
 
 Clock = Callable[[], float]
@@ -142,6 +155,33 @@ def test_cost_bound_is_never_below_the_bill(
     billed = compute_cost_nano_usd(usage, price)
     assert billed is not None
     assert billed <= cost_bound_nano_usd(price, fresh + read + written + more_in, visible + thought + more_out)
+
+
+HOUR: Any = {"type": "ephemeral", "ttl": "1h"}
+
+
+@pytest.mark.parametrize(
+    ("part", "extra"),
+    [
+        (CacheMark("1h"), {}),
+        (Text("more"), {"cache_control": HOUR}),
+        (Text("more"), {"tools": [{"type": "web_search", "cache_control": HOUR}]}),
+        (Opaque("document", json.dumps({"type": "document", "cache_control": HOUR})), {}),
+    ],
+    ids=["mark", "request", "tool", "block"],
+)
+def test_cost_bound_includes_cache_writes_for_an_hour(part: Any, extra: Any) -> None:
+    """They cost twice the input price, those of five minutes a quarter more."""
+    target = Target(PROVIDERS["anthropic"], Endpoint(), "claude-sonnet-4-5", "anthropic/claude-sonnet-4-5")
+    message = Message("user", (Text("word " * 1000), part))
+    request = CompletionRequest(model="claude-sonnet-4-5", messages=(message,), max_tokens=1, extra=extra)
+    price = TargetPrices(lambda: 1.79e9).lookup(target)
+    assert price is not None
+    written = input_token_bound(request)
+    usage = Usage(input_tokens=written, output_tokens=1, cache_write_tokens=written, cache_write_1h_tokens=written)
+    billed = compute_cost_nano_usd(usage, price)
+    assert billed is not None
+    assert billed <= max_cost_nano_usd(target, request, price)
 
 
 # Waiting
