@@ -328,11 +328,29 @@ def output_token_bound(request: CompletionRequest, max_output_tokens: int | None
     >>> output_token_bound(CompletionRequest(model="m", messages=(), max_tokens=100, n=2))
     200
     """
-    max_tokens, choices = request.max_tokens, request.n
-    if request.extra:
-        max_tokens = max([max_tokens or 0, *_integers_under(request.extra, MAX_TOKENS_KEYS)]) or None
-        choices = max([choices, *_integers_under(request.extra, CHOICE_COUNT_KEYS)])
-    return choices * (max_tokens if max_tokens is not None else max_output_tokens or DEFAULT_MAX_OUTPUT_TOKENS)
+    requested = requested_output_tokens(request)
+    if requested is not None:
+        return requested
+    return choice_count(request) * (max_output_tokens or DEFAULT_MAX_OUTPUT_TOKENS)
+
+
+def requested_output_tokens(request: CompletionRequest) -> int | None:
+    """Return the output tokens that a request permits in all choices together; ``None`` if it names no maximum.
+
+    Examples
+    --------
+    >>> requested_output_tokens(CompletionRequest(model="m", messages=(), extra={"max_completion_tokens": 100}))
+    100
+    """
+    max_tokens = request.max_tokens
+    if request.extra and (found := _integers_under(request.extra, MAX_TOKENS_KEYS)):
+        max_tokens = max(max_tokens or 0, *found)
+    return None if max_tokens is None else choice_count(request) * max_tokens
+
+
+def choice_count(request: CompletionRequest) -> int:
+    """Return the number of responses that a request asks for."""
+    return max([request.n, *_integers_under(request.extra, CHOICE_COUNT_KEYS)]) if request.extra else request.n
 
 
 def cost_bound_nano_usd(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Final, TypeAlias
+from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
 from returns.result import Result
 
@@ -455,6 +455,10 @@ def _native_mode(_request: CompletionRequest) -> StructuredOutputMode:
     return "native"
 
 
+ArrivalTokens: TypeAlias = Literal["", "max_tokens", "input and max_tokens"]
+"""What a limit of tokens counts as a request arrives."""
+
+
 @dataclass(frozen=True, slots=True)
 class Provider:
     """A service that speaks a wire format: its addresses, authorization and deviations from the format.
@@ -498,8 +502,9 @@ class Provider:
     reports_cost
         Whether the usage of its replies states what it charged, in USD. Such a number of another server is ignored: it
         may be in another currency, or an estimate.
-    counts_max_tokens
-        Whether its limit of tokens counts ``max_tokens`` as a request arrives, however few of them are used.
+    counted_on_arrival
+        What its limit of tokens counts as a request arrives, however little of it is used: the larger of input and
+        ``max_tokens``, or both together. Empty if it counts what is used.
     reranking
         Its scores of how relevant texts are for a query; ``None`` if it has none.
     """
@@ -522,7 +527,7 @@ class Provider:
     token_counts: TokenCountService | None = None
     batch: BatchApi | None = None
     reports_cost: bool = False
-    counts_max_tokens: bool = False
+    counted_on_arrival: ArrivalTokens = ""
     reranking: EmbedService | None = None
 
     def vector_service(self, options: EmbedOptions) -> EmbedService | None:

@@ -17,6 +17,7 @@ from numbers import Real
 from typing import Any, Final, NamedTuple, TypeAlias
 
 from llmhub.core.errors import invalid
+from llmhub.core.pricing import choice_count, requested_output_tokens
 from llmhub.core.provider import RateLimitInfo
 from llmhub.core.token_estimate import estimate_tokens
 from llmhub.core.types import CompletionRequest, Image
@@ -295,7 +296,8 @@ def add_costs(first: RateCost, second: RateCost) -> RateCost:
 def estimate_cost(request: CompletionRequest, typical_output_tokens: float = TYPICAL_OUTPUT_TOKENS) -> RateCost:
     """Return the expected cost of a request, to be corrected once its usage is known."""
     input_tokens = sum([estimate_tokens(message.text) for message in request.messages])
-    output_tokens = request.n * (request.max_tokens or typical_output_tokens)
+    requested = requested_output_tokens(request)
+    output_tokens = choice_count(request) * typical_output_tokens if requested is None else requested
     images = sum([type(part) is Image for message in request.messages for part in message.parts])
     return RateCost(1.0, input_tokens + output_tokens, input_tokens, output_tokens, images)
 

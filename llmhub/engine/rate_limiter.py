@@ -25,6 +25,7 @@ from typing import Final, NamedTuple
 from returns.result import Failure, Success
 
 from llmhub.core.errors import LLMError, RateLimited
+from llmhub.core.pricing import requested_output_tokens
 from llmhub.core.provider import RateLimitInfo
 from llmhub.engine.adaptive_limit import (
     AdaptiveState,
@@ -147,6 +148,8 @@ class Permit(NamedTuple):
         All that had been booked at the target then, including it.
     least_tokens
         Tokens that the provider counts whatever is used; the rest of what was booked is refunded.
+    adds_input
+        Whether it counts the tokens of the input beside them.
     others
         Calls that were in flight when it was granted.
     rate_per_s
@@ -157,6 +160,7 @@ class Permit(NamedTuple):
     cost: RateCost
     booked_total: RateCost
     least_tokens: float = 0.0
+    adds_input: bool = False
     others: int = 0
     rate_per_s: float | None = None
 
@@ -586,9 +590,10 @@ class RateLimiter:
         booked = permit.cost
         if not booked.tokens:
             return
+        least = permit.least_tokens + (input_tokens if permit.adds_input else 0)
         unused = (
             0.0,
-            booked.tokens - max(input_tokens + output_tokens, permit.least_tokens),
+            booked.tokens - max(input_tokens + output_tokens, least),
             booked.input_tokens - input_tokens,
             booked.output_tokens - output_tokens,
             0.0,
@@ -748,8 +753,9 @@ def rate_limit_middleware(
             permit = await limiter.acquire(target_limiter, cost, start)
             if isinstance(permit, Wait):
                 return Answer(Failure(_not_sent_error(call, permit, target_limiter, clock())))
-            if call.target.provider.counts_max_tokens and call.request.max_tokens:
-                permit = permit._replace(least_tokens=float(call.request.n * call.request.max_tokens))
+            on_arrival = call.target.provider.counted_on_arrival
+            if on_arrival and cost.tokens and (requested := requested_output_tokens(call.request)):
+                permit = permit._replace(least_tokens=float(requested), adds_input=on_arrival == "input and max_tokens")
             waited_s = permit.granted_at - start
             if waited_s:
                 emit_wait(call, "limit", int(waited_s * NS_PER_S))

@@ -16,7 +16,7 @@ from urllib.parse import quote
 from llmhub.core.batch import BatchApi, BatchLimits
 from llmhub.core.embedding import EmbedRequest
 from llmhub.core.pricing import Price, scaled_price
-from llmhub.core.provider import Endpoint
+from llmhub.core.provider import ArrivalTokens, Endpoint
 from llmhub.core.types import CacheMark, CompletionRequest
 from llmhub.providers.auth import api_key_header
 from llmhub.providers.openai import (
@@ -116,6 +116,9 @@ def add_service_tiers(model: str, price: Price) -> Price:
     return replace(price, service_tiers={**price.service_tiers, "priority": priority})
 
 
+COUNTED_ON_ARRIVAL: Final[ArrivalTokens] = "input and max_tokens"
+"""Source: https://learn.microsoft.com/azure/ai-foundry/openai/how-to/quota (read 2026-11-30)."""
+
 _azure = partial(
     openai_compatible,
     authorize=api_key_header("api-key"),
@@ -125,7 +128,7 @@ _azure = partial(
     schema_support=SCHEMA_SUPPORT,
     price_listing=PriceListing("azure", adjust=add_service_tiers),
     batch=BatchApi(wire=openai_batch.WIRE, base_url=_batch_url, limits=BATCH_LIMITS),
-    counts_max_tokens=True,  # https://learn.microsoft.com/azure/ai-foundry/openai/how-to/quota (read 2026-11-30)
+    counted_on_arrival=COUNTED_ON_ARRIVAL,
 )
 _ENV: Final = ("AZURE_OPENAI_API_KEY", "AZURE_OPENAI_ENDPOINT")
 _VARIABLES: Final = (("api_key", "AZURE_OPENAI_API_KEY"), ("base_url", "AZURE_OPENAI_ENDPOINT"))
@@ -152,6 +155,7 @@ ENTRIES: Final = (
         health_url=_models_url,
         price_listing=PriceListing("azure", adjust=add_service_tiers),
         environment_variables=(*_VARIABLES, ("api_version", "OPENAI_API_VERSION")),
+        counted_on_arrival=COUNTED_ON_ARRIVAL,
     ),
     _azure(
         "azure-responses",

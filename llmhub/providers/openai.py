@@ -209,7 +209,7 @@ _openai = partial(
     price_listing=PriceListing("openai", adjust=add_service_tiers),
     environment_variables=(("api_key", "OPENAI_API_KEY"), ("base_url", "OPENAI_BASE_URL")),
     batch=BatchApi(wire=openai_batch.WIRE, base_url=fixed_url(BASE_URL, ""), embed_wire=openai_batch.WIRE),
-    counts_max_tokens=True,
+    counted_on_arrival="max_tokens",  # https://platform.openai.com/docs/guides/rate-limits (read 2026-11-22)
 )
 
 PACK_LIMITS: Final = PackLimits(texts=2048, tokens=300_000, text_tokens=8192)
@@ -242,6 +242,7 @@ ENTRIES: Final = (
         "OPENAI_API_KEY",
         price_listing=PriceListing("openai", adjust=add_service_tiers),
         environment_variables=(("api_key", "OPENAI_API_KEY"), ("base_url", "OPENAI_BASE_URL")),
+        counted_on_arrival="max_tokens",
     ),
     openai_compatible(
         "compatible-responses",

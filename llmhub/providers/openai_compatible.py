@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from llmhub.core.batch import BatchApi
 from llmhub.core.provider import (
+    ArrivalTokens,
     EmbedService,
     EmbedWire,
     Endpoint,
@@ -110,7 +111,7 @@ def openai_compatible(
     batch: BatchApi | None = None,
     reranking: EmbedService | EmbedWire | None = None,
     reports_cost: bool = False,
-    counts_max_tokens: bool = False,
+    counted_on_arrival: ArrivalTokens = "",
 ) -> ProviderEntry:
     """Return the entry of a server that speaks Chat Completions under a bearer token.
 
@@ -145,8 +146,8 @@ def openai_compatible(
         Its scores of texts for a query, or the wire of those at the usual path.
     reports_cost
         Whether its replies are documented to state what it charged, in USD.
-    counts_max_tokens
-        Whether its limit of tokens counts ``max_tokens`` as a request arrives, however few of them are used.
+    counted_on_arrival
+        What its limit of tokens counts as a request arrives, however little of it is used.
     """
     checks = (partial(check_parts, name, frozenset(refused_parts)), *checks)
     if wire.name == openai_chat.WIRE.name and not takes_reasoning_details:
@@ -177,7 +178,7 @@ def openai_compatible(
         if isinstance(reranking, EmbedWire)
         else reranking,
         reports_cost=reports_cost,
-        counts_max_tokens=counts_max_tokens,
+        counted_on_arrival=counted_on_arrival,
     )
     return provider_entry(
         provider,

@@ -102,6 +102,8 @@ def test_estimated_cost_is_prompt_plus_max_tokens() -> None:
     assert estimate_cost(call("").request, typical_output_tokens=9.0).tokens == 9.0
     more = estimate_cost(call("a few words more", max_tokens=7).request)
     assert more.tokens == more.input_tokens + 7 > 7
+    extra = {"generationConfig": {"maxOutputTokens": 9, "candidateCount": 2}}
+    assert estimate_cost(call("", extra=extra).request).output_tokens == 18
 
 
 # The limiter, in virtual time
@@ -301,14 +303,32 @@ def test_booked_tokens_are_corrected_by_usage(virtual: Any) -> None:
     assert sent_at[-1] < 19 * 10 / booked * 2
 
 
-@pytest.mark.parametrize("provider", ["openai", "openai-responses", "azure", "azure-responses"])
-def test_max_tokens_stay_booked_where_the_provider_counts_them(provider: str, virtual: Any) -> None:
-    given = call(target=Target(PROVIDERS[provider], Endpoint(), "one", f"{provider}/one"), max_tokens=1000)
+@pytest.mark.parametrize("asked", [{"max_tokens": 1000}, {"extra": {"max_completion_tokens": 1000}}])
+@pytest.mark.parametrize(
+    "provider",
+    ["openai", "openai-responses", "openai-completions", "azure", "azure-responses", "azure-completions"],
+)
+def test_max_tokens_stay_booked_where_the_provider_counts_them(
+    provider: str, asked: dict[str, Any], virtual: Any
+) -> None:
+    given = call(target=Target(PROVIDERS[provider], Endpoint(), "one", f"{provider}/one"), **asked)
     booked = estimate_cost(given.request).tokens
     _, sent_at = story(virtual, Limit(tpm=60 * booked, burst=1 / 60), [OK], [given] * 4)
     assert sent_at == pytest.approx(
         [0.0, *(60 / 59 * (1000 / booked) + 60 / 59 * index for index in range(3))], rel=0.05
     )
+
+
+@pytest.mark.parametrize(("provider", "rest"), [("openai", 0), ("openai-responses", 0), ("azure", 500)])
+def test_azure_counts_the_prompt_beside_max_tokens(provider: str, rest: int, virtual: Any) -> None:
+    """OpenAI counts the larger of them."""
+    target = Target(PROVIDERS[provider], Endpoint(), "one", f"{provider}/one")
+    given = call("word " * 500, target=target, max_tokens=1000)
+    booked = estimate_cost(given.request).tokens
+    answer = Answer(Success(CompletionResponse(usage=Usage(input_tokens=500, output_tokens=5))), attempts=1)
+    _, sent_at = story(virtual, Limit(tpm=60 * booked, burst=1 / 60), [answer], [given] * 20)
+    interval_s = (sent_at[-1] - sent_at[0]) / 19
+    assert interval_s == pytest.approx(60 / 59 * (1000 + rest) / booked, rel=0.05)
 
 
 def test_limit_of_images_holds_up_calls_with_images_only(virtual: Any) -> None:
