@@ -116,6 +116,10 @@ def test_requests_in_flight_are_filed_when_a_script_ends(slow: SimulatorThread, 
         pytest.param("llmhub.complete_table(frame, 'Say {n}', **options, sink=sink)", id="sink"),
         pytest.param("import asyncio; asyncio.run(llmhub.acomplete_table(frame, 'Say {n}', **options))", id="awaited"),
         pytest.param("for table in llmhub.stream_table(frame, 'Say {n}', **options): pass", id="stream"),
+        pytest.param(
+            "llmhub.embed_table(frame, 'n', model='openai/text-embedding-3-small', hub=hub, batch_size=1)",
+            id="embeddings",
+        ),
     ],
 )
 def test_requests_in_flight_are_filed_at_a_termination_signal(slow: SimulatorThread, tmp_path: Path, code: str) -> None:
@@ -129,6 +133,32 @@ def test_requests_in_flight_are_filed_at_a_termination_signal(slow: SimulatorThr
     if "sink" in code:
         rows = dataset.dataset(tmp_path / "parts").to_table().column("status").to_pylist()
         assert rows.count("ok") == slow.counts()["requests"]
+
+
+@pytest.mark.parametrize(
+    "start",
+    [
+        "lambda: llmhub.complete_table(frame, 'Say {n}', **options)",
+        "lambda: [llmhub.submit(frame, 'Say {n}', **options), started()]",
+    ],
+    ids=["table", "job"],
+)
+def test_work_of_other_threads_is_filed_where_a_handler_of_the_program_exits(
+    slow: SimulatorThread, tmp_path: Path, start: str
+) -> None:
+    """Only the main thread can install a handler, so the default one would end the process at once."""
+    code = f"""
+import signal
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(5))
+threading.Thread(target={start}, daemon=True).start()
+threading.Event().wait()
+"""
+    script = Script(slow, tmp_path, code)
+    script.wait_until_sent()
+    script.process.send_signal(signal.SIGTERM)
+    assert script.wait() == 5, script.errors
+    script.assert_all_filed()
+    assert slow.counts()["requests"] < 100
 
 
 def test_a_second_termination_signal_does_not_wait(tmp_path: Path) -> None:
