@@ -19,14 +19,14 @@ from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 from llmhub.api.options import as_shared_budget
 from llmhub.api.raising import keep_table
 from llmhub.api.tables import TableRun, build_table_run, run_table
 from llmhub.cache.modes import resolve_mode
 from llmhub.cache.sqlite import FILE_SUFFIXES, DiskCache
-from llmhub.cache.store import KEY_BYTES, Store, StoreError
+from llmhub.cache.store import KEY_BYTES, Cache, Store, StoreError, reach_of
 from llmhub.core.errors import BadRequestError, invalid
 from llmhub.engine.event_loop import StopSignal, run_in_background, run_in_thread, run_sync
 
@@ -180,11 +180,11 @@ async def _write_all(plan: SinkPlan, stop: StopSignal) -> Written:
 
 
 def _open_journal(path: Path, run: TableRun) -> Store | None:
-    """Open the journal, unless a cache stores the responses of the run."""
+    """Open the journal, unless a cache that survives this process stores the responses of the run."""
     from llmhub.tables.streaming_io import BLOCK_ROWS  # noqa: PLC0415 - imports Arrow
 
     mode = resolve_mode(run.options.cache, run.hub.runtime.cache_mode)
-    if run.hub.cache is not None and (mode.reads or mode.writes):
+    if reach_of(cast("Cache | None", run.hub.cache)) != "process" and (mode.reads or mode.writes):
         return None
     try:
         # Without claims and ledger, which are of a cache that processes share.

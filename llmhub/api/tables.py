@@ -325,8 +325,8 @@ SELF: Final = RunCaller()
 class TableRun:
     """A validated run over the rows of a frame that has not been started.
 
-    Responses are stored in ``journal``, if there is one, instead of the cache. ``slots`` are shared with other runs,
-    ``batch_cancel`` cancels the batches of this one. ``caller`` names its owner.
+    ``journal`` keeps its responses where the cache does not (see `llmhub.engine.runtime.Runtime.run`). ``slots`` are
+    shared with other runs, ``batch_cancel`` cancels the batches of this one. ``caller`` names its owner.
     """
 
     hub: Hub

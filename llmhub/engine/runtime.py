@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 from llmhub.cache.modes import CacheMode, resolve_mode
 from llmhub.cache.store import BatchRecord, Store
+from llmhub.cache.tiered import tiered_store
 from llmhub.core.budget import Budget
 from llmhub.engine.cache_middleware import CACHE_LOOKUPS
 from llmhub.engine.call import Answer, Call, Target
@@ -134,8 +135,8 @@ class Runtime:
     ) -> FanOutResult:
         """Answer every item (see `llmhub.engine.fan_out.run_fan_out`).
 
-        ``cache_mode`` overrides that of the hub. Responses are read from and written to ``journal`` instead of the
-        cache, if it is given.
+        ``cache_mode`` overrides that of the hub. With ``journal``, responses are read from and written to it instead of
+        the cache, or beside a cache that only this process uses.
         """
         client, access = self.client, self.access(cache_mode, journal)
         CACHE_LOOKUPS.set(access.lookups)
@@ -154,10 +155,16 @@ class Runtime:
         return await run_fan_out(spec, sender, stop)
 
     def access(self, cache_mode: CacheMode | str | None = None, journal: Store | None = None) -> StoreAccess:
-        """Return the access of a call or run to the cache, or to ``journal`` instead of it."""
-        if journal is not None:
+        """Return the access of a call or run to the cache.
+
+        With ``journal``, to that instead, behind a cache that only this process uses.
+        """
+        access = self.client.access(resolve_mode(cache_mode, self.cache_mode))
+        if journal is None:
+            return access
+        if access.store is None or access.store.claims is not None:
             return StoreAccess(store=journal)
-        return self.client.access(resolve_mode(cache_mode, self.cache_mode))
+        return replace(access, store=tiered_store(access.store, journal))
 
     async def embed(
         self, spec: EmbedSpec, stop: StopSignal, *, cache_mode: CacheMode | str | None = None

@@ -161,7 +161,8 @@ import sys
 import llmhub
 from llmhub.config import Settings
 endpoint = llmhub.Endpoint(base_url=sys.argv[1], api_key="k")
-with llmhub.Hub(endpoints={"openai": endpoint}, settings=Settings(), concurrency=4) as hub:
+cache = llmhub.MemoryCache() if sys.argv[3] == "memory" else None
+with llmhub.Hub(endpoints={"openai": endpoint}, settings=Settings(), concurrency=4, cache=cache) as hub:
     frame = {"q": [f"question {number}" for number in range(200)]}
     llmhub.complete_table(frame, "{q}", model="openai/gpt-4o-mini", hub=hub, sink=sys.argv[2])
 """
@@ -171,10 +172,12 @@ def hidden_files(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.rglob(".*"))
 
 
-@pytest.mark.parametrize("name", ["parts", "out.arrows"])
-def test_a_kill_loses_a_moment_of_a_sink_without_a_cache(tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize(("name", "cache"), [("parts", "none"), ("out.arrows", "none"), ("parts", "memory")])
+def test_a_kill_loses_a_moment_of_a_sink_without_a_cache_that_survives_it(
+    tmp_path: Path, name: str, cache: str
+) -> None:
     with serving(Simulator(latency=Latency(0.01))) as served:
-        arguments = [sys.executable, "-c", KILLED, served.base_url("openai"), str(tmp_path / name)]
+        arguments = [sys.executable, "-c", KILLED, served.base_url("openai"), str(tmp_path / name), cache]
         process = subprocess.Popen(arguments)
         while served.counts()["requests"] < 120:
             assert process.poll() is None
@@ -208,6 +211,18 @@ def test_responses_survive_a_block_that_cannot_be_written(
     written = llmhub.complete_table(rows(20), "{q}", model=MODEL, hub=hub, sink=tmp_path / name)
     assert (written.rows, written.reused_rows, simulator.counts()["requests"]) == (12, 8, 19)
     assert read(tmp_path / name).column("row").to_pylist() == list(range(20))
+    assert hidden_files(tmp_path) == []
+
+
+def test_a_sink_uses_and_fills_a_cache_in_memory(simulator: SimulatorThread, tmp_path: Path) -> None:
+    endpoint = llmhub.Endpoint(base_url=simulator.base_url("openai"), api_key="k")
+    with llmhub.Hub(endpoints={"openai": endpoint}, settings=Settings(), cache=llmhub.MemoryCache()) as hub:
+        llmhub.complete_table(rows(3), "{q}", model=MODEL, hub=hub, progress=False)
+        written = llmhub.complete_table(rows(5), "{q}", model=MODEL, hub=hub, sink=tmp_path / "parts")
+        table = llmhub.complete_table(rows(5), "{q}", model=MODEL, hub=hub, progress=False)
+    assert simulator.counts()["requests"] == 5
+    assert read(tmp_path / "parts").column("cache_hit").to_pylist() == [True] * 3 + [False] * 2
+    assert (written.rows, table.column("cache_hit").to_pylist()) == (5, [True] * 5)
     assert hidden_files(tmp_path) == []
 
 
