@@ -216,6 +216,36 @@ def test_a_step_of_the_clock_frees_no_claim_of_a_living_owner(
     assert claim(second, *KEYS[:2]).held_elsewhere == frozenset()
 
 
+HOLDER = """
+import sys
+from llmhub.cache.sqlite import DiskCache
+from llmhub.cache.store import ClaimRequest, LedgerBatch, SentRequest
+store, key, run = DiskCache(sys.argv[1]).open(), bytes.fromhex(sys.argv[2]), b"r" * 16
+store.claims.claim([ClaimRequest(key, run)], True, False)
+store.ledger.commit(LedgerBatch(sent=[SentRequest(key, run, "p/m", 1.0)]))
+print("holds it", flush=True)
+sys.stdin.readline()
+"""
+
+
+@pytest.mark.parametrize("step_s", [20 * 60, 2 * 3600, 30 * 86_400, -3600])
+def test_a_step_of_the_clock_frees_no_claim_of_another_living_process(
+    open_store: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step_s: float
+) -> None:
+    store, clock = open_store(), time.time
+    command = [sys.executable, "-c", HOLDER, str(tmp_path / "runs.db"), KEYS[0].hex()]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "holds it\n"
+        monkeypatch.setattr(sqlite_ledger.time, "time", lambda: clock() + step_s)
+        assert claim(store, KEYS[0]).held_elsewhere == {KEYS[0]}
+        assert claim(open_store(), KEYS[0]).held_elsewhere == {KEYS[0]}
+        holder.kill()
+        holder.wait()
+        taken = claim(store, KEYS[0])
+        assert (taken.held_elsewhere, set(taken.ambiguous)) == (frozenset(), {KEYS[0]})
+
+
 def test_an_owner_elsewhere_is_observed_before_it_counts_as_dead(
     open_store: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
