@@ -98,9 +98,13 @@ for at = 1, windows do
     }
     window.slice = math.floor(window.length / slices)
     local flat = redis.call('HGETALL', window.key)
+    local unit, amounts = window.slides and window.slice or 1, {}
     for field = 1, #flat, 2 do
-        window.entries[#window.entries + 1] = {tonumber(flat[field]), tonumber(flat[field + 1])}
+        local began = tonumber(flat[field])
+        if began > math.floor((now + ahead) / unit) then began = math.floor(now / unit) end
+        amounts[began] = (amounts[began] or 0) + tonumber(flat[field + 1])
     end
+    for began, amount in pairs(amounts) do window.entries[#window.entries + 1] = {began, amount} end
     table.sort(window.entries, function(a, b) return a[1] < b[1] end)
     local entries = window.entries
     if window.unused < 0 then

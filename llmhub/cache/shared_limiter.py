@@ -28,8 +28,9 @@ MICROSECONDS: Final = 1_000_000
 MEMBER_TTL_US: Final = 10 * MICROSECONDS
 """Time after the last of its bookings begins for which a worker counts as alive."""
 MAX_AHEAD_US: Final = 3600 * MICROSECONDS
-"""A rate that is booked further ahead was booked by a clock that was wrong since, and counts as unused. What could
-begin only later, in the window of the next day for example, is not booked at all."""
+"""A rate that is booked further ahead was booked by a clock that was wrong since, and counts as unused; what is booked
+of a window counts from now on. What could begin only later, in the window of the next day for example, is not booked
+at all."""
 WINDOW_SLICES: Final = 60
 """Slices of a sliding window: what is booked in a slice counts until the whole slice is one window old."""
 
@@ -291,13 +292,30 @@ def book_window(now: int, at: int, entries: Mapping[int, int], window: WindowBoo
     return current
 
 
+def redate_window(now: int, entries: Mapping[int, int], window: WindowBooking) -> dict[int, int]:
+    """Return the amounts of a window, those that a wrong clock booked too far ahead counted from now on.
+
+    Examples
+    --------
+    >>> redate_window(0, {0: 1, MAX_AHEAD_US: 2, 2 * MAX_AHEAD_US: 4}, WindowBooking("r", 1, 1, 9, 60, slides=False))
+    {0: 5, 3600000000: 2}
+    """
+    slice_us = window.window_us // WINDOW_SLICES if window.slides else 1
+    last, current = (now + MAX_AHEAD_US) // slice_us, now // slice_us
+    redated: dict[int, int] = {}
+    for number, used in entries.items():
+        counted = number if number <= last else current
+        redated[counted] = redated.get(counted, 0) + used
+    return redated
+
+
 def return_to_window(now: int, entries: Mapping[int, int], window: WindowBooking) -> dict[int, int]:
     """Return the amounts of a window once what was not used is given back.
 
     It is taken from the slices that expire first, so that never too much is left, or from the last ones if its lease
     has not begun.
     """
-    unused, current = window.unused, dict(entries)
+    unused, current = window.unused, redate_window(now, entries, window)
     if unused < 0:
         number = max(current, default=now // (window.window_us // WINDOW_SLICES) if window.slides else now)
         current[number] = current.get(number, 0) - unused

@@ -1,7 +1,8 @@
 """A shared rate limiter in the SQLite file that holds the answers, for the processes of one computer.
 
 Each booking is one short transaction that takes the write lock first. Processes on one computer share its clock; a step
-of the clock moves what is booked, by at most an hour (`MAX_AHEAD_US`).
+of the clock moves what is booked, by at most an hour (`MAX_AHEAD_US`); what a wrong clock booked of a window counts
+from then on.
 """
 
 from __future__ import annotations

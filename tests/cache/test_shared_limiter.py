@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from itertools import pairwise
 from pathlib import Path
 from random import Random
@@ -11,6 +12,7 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
+import redis
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -245,6 +247,41 @@ def test_a_file_survives_a_clock_that_is_set_back(tmp_path: Path) -> None:
     day[0] -= 86_400.0
     assert limiter.book("s", A, [rate(10)]).start_us == 0
     file.close()
+    store.close()
+
+
+@pytest.mark.parametrize("slides", [True, False])
+@pytest.mark.parametrize("kind", ["memory", "disk"])
+def test_a_window_survives_a_clock_that_is_set_back(tmp_path: Path, kind: str, slides: bool) -> None:
+    """What was booked counts from now on: it does not hold up everything until the clock is where it was."""
+    now = [2 * 86_400.0]
+    from llmhub.cache.sqlite import _SqliteStore  # noqa: PLC0415 - the connections of an open file
+
+    file = _SqliteStore(tmp_path / "a.db", None, 5.0)
+    on_file = open_limiter(file.connection, lambda: now[0])
+    limiter = memory_limiter(lambda: int(now[0] * SECOND)) if kind == "memory" else on_file
+    limiter.book("s", A, [], windows=[window(60, slides=slides)])
+    now[0] -= 86_400.0
+    lease = limiter.book("s", A, [], windows=[window(50, minimum=1, slides=slides)])
+    assert (lease.start_us, lease.windows) == (0, (40,))
+    later = limiter.book("s", A, [], windows=[window(50, slides=slides)])
+    assert later.start_us == pytest.approx(1200 * SECOND, abs=20 * SECOND)
+    file.close()
+
+
+@pytest.mark.parametrize("slides", [True, False])
+def test_a_window_survives_a_server_whose_clock_is_set_back(own_redis: Any, slides: bool) -> None:
+    store = llmhub.RedisCache(own_redis.url).open()
+    assert store.limiter is not None
+    store.limiter.book("s", A, [], windows=[window(60, slides=slides)])
+    with closing(redis.Redis.from_url(own_redis.url)) as client:
+        (key,) = client.keys("*window:*")
+        ((began, used),) = client.hgetall(key).items()
+        day = 86_400 * SECOND // (20 * SECOND if slides else 1)
+        client.hdel(key, began)
+        client.hset(key, str(int(began) + day), used)
+    lease = store.limiter.book("s", A, [], windows=[window(50, minimum=1, slides=slides)])
+    assert (lease.start_us, lease.windows) == (0, (40,))
     store.close()
 
 
