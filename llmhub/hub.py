@@ -24,7 +24,7 @@ from llmhub.cache.modes import CacheMode, resolve_mode
 from llmhub.cache.sqlite import DiskCache, is_unwritable_file
 from llmhub.cache.store import Cache, has_ledger
 from llmhub.cache.urls import cache_from_url
-from llmhub.core.budget import Budget, nano_to_usd, parse_budget
+from llmhub.core.budget import Budget, parse_budget
 from llmhub.core.errors import BadRequestError, invalid
 from llmhub.core.provider import Endpoint, Provider
 from llmhub.core.proxies import NO_PROXIES
@@ -41,6 +41,7 @@ from llmhub.engine.observer import Observers
 from llmhub.engine.retry import Retry
 from llmhub.engine.routing_policy import Route
 from llmhub.engine.runtime import Runtime
+from llmhub.engine.spending import SharedBudget
 from llmhub.engine.store_budget import StoreBudget
 from llmhub.engine.transport import Timeout, TransportConfig
 from llmhub.engine.write_ahead import AMBIGUOUS_POLICIES, NO_LEDGER, AmbiguousPolicy
@@ -688,10 +689,11 @@ def hub_with_keys(hub: Hub, keys: PickledKeys) -> Hub:
     return view
 
 
-def hub_with_share(hub: Hub, share: int) -> Hub:
-    """Return a hub with the runtime of ``hub`` and a budget of its own, a share in nano USD of that of ``hub``."""
-    view = replace(hub, budget_usd=nano_to_usd(share))
+def hub_with_budget(hub: Hub, budget: SharedBudget) -> Hub:
+    """Return a hub with the runtime of ``hub`` and another budget in place of its own."""
+    view = replace(hub, budget_usd=budget.budget.limit_usd)
     view.runtime.share_client(hub.runtime)
+    view.runtime.use_budget(budget)
     return view
 
 

@@ -1,8 +1,11 @@
 """Runs over the rows of a frame in several processes, whose results and spending come back to this one.
 
-The frame is split into more parts than there are processes. When a part is handed out, a share of what is left of each
-budget is reserved for it; when its results come back, what it has spent is booked and the rest of its share is free for
-the parts to come. A part never raises in its process: an exception would discard the results of all other parts.
+The frame is split into more parts than there are processes. Processes on this machine reserve what each call may cost
+in the budgets of this process (`llmhub.engine.remote_budget`). Those of other joblib backends may be elsewhere: when a
+part is handed out to them, a share of what is left of each budget is reserved for it; when its results come back, what
+it has spent is booked and the rest of its share is free for the parts to come.
+
+A part never raises in its process: an exception would discard the results of all other parts.
 """
 
 from __future__ import annotations
@@ -12,7 +15,7 @@ import pickle
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, TypeAlias, Unpack
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, Unpack
 
 from llmhub.api.default_hub import current_hub
 from llmhub.api.options import Models, RowOptions, TablePrompt, as_shared_budget
@@ -21,14 +24,20 @@ from llmhub.api.tables import build_table_run, complete_table
 from llmhub.core.budget import Budget
 from llmhub.core.errors import attach_table
 from llmhub.engine.event_loop import submit
+from llmhub.engine.remote_budget import BudgetAddress, BudgetServer, RemoteBudget
 from llmhub.engine.spending import SharedBudget
-from llmhub.hub import Hub, PortableHub, hub_with_share
+from llmhub.hub import Hub, PortableHub, hub_with_budget
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-Shares: TypeAlias = "tuple[int | None, int | None]"
-"""Shares of the budget of the call and of that of the hub in nano USD; ``None`` where there is no such budget."""
+Part: TypeAlias = "BudgetAddress | int | None"
+"""What a part may spend of a budget: the budget itself, a share of it in nano USD, or ``None`` without a budget."""
+Shares: TypeAlias = "tuple[Part, Part]"
+"""What a part may spend of the budget of the call and of that of the hub."""
+
+LOCAL_BACKENDS: Final = ("LokyBackend", "MultiprocessingBackend", "ThreadingBackend", "SequentialBackend")
+"""Backends of joblib itself, whose workers run on this machine."""
 
 
 @shows_options(RowOptions)
@@ -50,8 +59,9 @@ def complete_parallel(
     n_jobs
         Number of processes as in joblib: -1 for one per core. ``joblib.parallel_config(backend=...)`` decides where
         they run (loky, dask, ray, spark). ``concurrency`` applies to each process. ``limits`` and responses are shared
-        through the cache; without one, limits apply to each process. Budgets apply to all processes together: each part
-        of the frame gets a share of what is left, and ``hub.spending()`` includes what they have spent.
+        through the cache; without one, limits apply to each process. Budgets apply to all processes together, and
+        ``hub.spending()`` includes what they have spent: loky, multiprocessing and threads reserve each call in this
+        process; with other backends, each part of the frame gets a share of what is left.
 
     Raises
     ------
@@ -96,7 +106,7 @@ class _PartResult:
     error
         The exception it ended with.
     spent
-        What it has spent of its shares in nano USD.
+        What it has spent of its shares in nano USD; of no meaning where it reserved each call.
     """
 
     number: int
@@ -118,22 +128,31 @@ class _PartCall:
 
     def __call__(self, number: int, rows: Any, shares: Shares) -> _PartResult:
         """Complete the rows of a part within its shares of the budgets."""
-        call_share, hub_share = shares
-        hub, options, own_budget = self.portable.hub, dict(self.options), SharedBudget(Budget(call_share or 0))
+        hub, options, budgets = self.portable.hub, dict(self.options), [_open_budget(share) for share in shares]
+        own_budget, budget_of_hub = budgets
         if os.getpid() != self.parent:
             hub.runtime.expect_workers(self.processes)
-        if call_share is not None:
+        if own_budget is not None:
             options["budget_usd"] = own_budget
-        if hub_share is not None:
-            hub = hub_with_share(hub, hub_share)
+        if budget_of_hub is not None and budget_of_hub is not hub.runtime.shared_budget:
+            hub = hub_with_budget(hub, budget_of_hub)
         table, error = None, None
         try:
             table = complete_table(rows, self.prompt, model=self.model, hub=hub, **options)  # type: ignore[call-overload]
         except BaseException as raised:  # noqa: BLE001 - raised by the parent, with the results of all parts
             table, error = _take_table(raised), _as_picklable(raised)
-        hub_budget = hub.spending()
-        spent_of_hub = hub_budget.spent if hub_share is not None and hub_budget is not None else 0
-        return _PartResult(number, table, error, (own_budget.budget.spent, spent_of_hub))
+        for budget in budgets:
+            if isinstance(budget, RemoteBudget):
+                submit(budget.close()).result()
+        spent = [0 if budget is None else budget.budget.spent for budget in budgets]
+        return _PartResult(number, table, error, (spent[0], spent[1]))
+
+
+def _open_budget(share: Part) -> SharedBudget | None:
+    """Return the budget that a part may spend."""
+    if isinstance(share, BudgetAddress):
+        return share.connect()
+    return None if share is None else SharedBudget(Budget(share))
 
 
 def _take_table(error: BaseException) -> pa.Table | None:
@@ -163,13 +182,21 @@ class _ParallelRun:
     budgets: tuple[SharedBudget | None, SharedBudget | None]
     results: dict[int, _PartResult] = field(default_factory=dict)
     reserved: dict[int, Shares] = field(default_factory=dict)
+    addresses: list[BudgetAddress | None] = field(default_factory=lambda: [None, None])
     stopped: bool = False
 
     def execute(self, n_jobs: int) -> None:
         """Complete all parts, and store their results."""
         import joblib  # noqa: PLC0415 - takes a third of a second to import
 
+        backend, _ = joblib.parallel.get_active_backend()
+        # Not a subclass of them: Ray's, whose workers may be elsewhere, is one.
+        is_local = type(backend) in [getattr(joblib.parallel, name) for name in LOCAL_BACKENDS]
+        servers = [None if budget is None or not is_local else BudgetServer(budget) for budget in self.budgets]
         try:
+            for position, server in enumerate(servers):
+                if server is not None:
+                    self.addresses[position] = submit(server.open()).result()
             try:
                 # A batch of parts would come back at once, and a budget would wait for the last of them.
                 parallel = joblib.Parallel(n_jobs=n_jobs, return_as="generator_unordered", batch_size=1)
@@ -178,9 +205,12 @@ class _ParallelRun:
             for result in parallel(self._calls(joblib.delayed)):
                 self._add(result)
         finally:
+            for server in servers:
+                if server is not None:
+                    submit(server.close()).result()
             for number in tuple(self.reserved):
                 # The process was killed: it may have spent all of its shares.
-                self._settle(number, tuple(share or 0 for share in self.reserved[number]))
+                self._settle(number, [share if isinstance(share, int) else 0 for share in self.reserved[number]])
 
     def _calls(self, delayed: Callable[..., Any]) -> Iterator[Any]:
         """Yield the call of each part when a process is about to take it."""
@@ -189,7 +219,8 @@ class _ParallelRun:
                 return
             left = len(self.parts) - number
             call_share, hub_share = (
-                None if budget is None else submit(budget.reserve_share(left)).result() for budget in self.budgets
+                address if budget is None or address is not None else submit(budget.reserve_share(left)).result()
+                for budget, address in zip(self.budgets, self.addresses, strict=True)
             )
             self.reserved[number] = (call_share, hub_share)
             yield delayed(self.call)(number, rows, self.reserved[number])
@@ -203,7 +234,7 @@ class _ParallelRun:
     def _settle(self, number: int, spent: Sequence[int]) -> None:
         """Book what a part has spent of its shares, and give the rest of them back."""
         for budget, share, cost in zip(self.budgets, self.reserved.pop(number), spent, strict=True):
-            if budget is not None and share is not None:
+            if budget is not None and isinstance(share, int):
                 submit(_reconcile(budget, share, cost)).result()
 
     @property

@@ -153,18 +153,52 @@ def test_processes_share_one_budget(simulator: SimulatorThread, backend: str) ->
             assert spent.reserved == 0
             assert 0 < spent.spent_usd == billed(simulator) <= limit
         assert statuses(table)["budget"] > 0
+        # Rows are refused only when no further call fits.
+        assert limit - WORST < billed(simulator)
         # What is left is for the calls of this process, too.
         ask(hub, 60, max_tokens=60)
         assert billed(simulator) <= limit
 
 
-def test_what_one_part_does_not_spend_is_for_the_next_ones(simulator: SimulatorThread) -> None:
+@pytest.mark.parametrize("where", ["hub", "call"])
+@pytest.mark.parametrize("backend", ["loky", "multiprocessing", "threading", "sequential"])
+def test_no_row_is_refused_while_the_budget_of_all_processes_has_room(
+    simulator: SimulatorThread, backend: str, where: str
+) -> None:
+    """Calls may cost many times what they do cost; a process waits for those of others instead of refusing a row."""
+    largest = Decimal("0.0013")
+    with make_hub(simulator) as hub:
+        ask(hub, 40, max_tokens=2000)
+        cost = billed(simulator)
+    assert cost < largest * 4
+    limit = cost + largest  # fewer than two calls may be in flight at the end
+    of_hub, of_call = ({"budget_usd": limit}, {}) if where == "hub" else ({}, {"budget_usd": limit})
+    options: Any = {"max_tokens": 2000, **of_call}
+    with make_hub(simulator, **of_hub) as hub, joblib.parallel_config(backend=backend):
+        table = llmhub.complete_parallel(frame(40), "{t}", model=MODEL, hub=hub, n_jobs=2, **options)
+        spent = hub.spending()
+    assert statuses(table) == {"ok": 40}
+    assert billed(simulator) == 2 * cost
+    if spent is not None:
+        assert (spent.spent_usd, spent.reserved) == (cost, 0)
+
+
+class DistantBackend(joblib.parallel.ThreadingBackend):  # type: ignore[misc] - joblib has no types
+    """A backend that is not joblib's own, so that its workers may be on other machines."""
+
+
+@pytest.mark.parametrize("backend", ["sequential", "distant"])
+def test_what_one_part_does_not_spend_is_for_the_next_ones(simulator: SimulatorThread, backend: str) -> None:
     """A share is not lost with its part, so a budget of little more than the cost of a run is enough."""
+    joblib.register_parallel_backend("distant", DistantBackend)
     with make_hub(simulator) as hub:
         ask(hub, 60, max_tokens=60)
         cost = billed(simulator)
-    with make_hub(simulator, budget_usd=2 * cost) as hub, joblib.parallel_config(backend="sequential"):
+    with make_hub(simulator, budget_usd=2 * cost) as hub, joblib.parallel_config(backend=backend):
         table = llmhub.complete_parallel(frame(60), "{t}", model=MODEL, hub=hub, n_jobs=2, max_tokens=60)
+        spent = hub.spending()
+    assert spent is not None
+    assert spent.spent_usd == cost
     assert statuses(table) == {"ok": 60}
 
 
