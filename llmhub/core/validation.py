@@ -185,3 +185,15 @@ def _replace_part(
     return replace(
         request, messages=(*request.messages[:message_index], *messages, *request.messages[message_index + 1 :])
     )
+
+
+def exceeds(digits: str, limit: int) -> bool:
+    """Return whether a number of any number of digits, which ``int`` may refuse, is larger than ``limit``.
+
+    Examples
+    --------
+    >>> exceeds("1000", 1000), exceeds("9" * 5000, 1000)
+    (False, True)
+    """
+    significant = digits.lstrip("0") or "0"
+    return len(significant) > len(str(limit)) or int(significant) > limit

@@ -17,6 +17,7 @@ from msgspec import Meta, Struct
 
 from llmhub.core.errors import invalid
 from llmhub.core.types import Tool
+from llmhub.core.validation import exceeds
 from llmhub.server.dialects.hub_completions import HubTool
 from llmhub.server.dialects.reading import check_urls
 
@@ -184,8 +185,8 @@ def _check_widths(template: str, path: str) -> None:
         pieces = list(Formatter().parse(template))
     except ValueError:
         return  # the template's own parser has a better message
-    widths = [int(number) for _, _, spec, _ in pieces for number in DIGITS.findall(spec or "")]
-    if any(width > MAX_WIDTH for width in widths):
+    widths = [number for _, _, spec, _ in pieces for number in DIGITS.findall(spec or "")]
+    if any(exceeds(width, MAX_WIDTH) for width in widths):
         raise invalid(path, f"formats a value to more than {MAX_WIDTH:,} characters")
 
 

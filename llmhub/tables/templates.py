@@ -6,6 +6,7 @@ Braces in values are never interpreted, and attribute or index access (``{row.te
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -13,12 +14,19 @@ from string import Formatter
 from typing import Any, Final, Generic, TypeVar
 
 from llmhub.core.errors import invalid
+from llmhub.core.validation import exceeds
 
 S_co = TypeVar("S_co", covariant=True)
 
 CONVERSIONS: Final[Mapping[str, Callable[[Any], str]]] = {"s": str, "r": repr, "a": ascii}
 SERIES_FIELD: Final = "value"
 """Name of the single column of a series."""
+MAX_FORMATTED_LENGTH: Final = 1_000_000
+"""Largest width, and largest precision of a number, that a format specification may have."""
+FORMAT_SPEC: Final = re.compile(
+    r"(?:.?[<>=^])?[-+ ]?z?#?(?P<width>\d*)[,_]?(?:\.(?P<precision>\d+)[,_]?)?(?P<type>\w|%)?"
+)
+"""The standard format specification; types such as dates have their own. A leading zero is part of the width."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,10 +75,8 @@ def parse_template(template: Any, argument: str = "prompt") -> Template[str]:
             raise invalid(argument, text)
         if not name or name.isdigit():
             raise invalid(argument, f"{template!r}: {{{name}}} is not a column name; write {{column}}")
-    for _, field_name, _, conversion in pieces:
-        if conversion and conversion not in CONVERSIONS:
-            message = f"{template!r}: {{{field_name}!{conversion}}} has an unknown conversion; use !s, !r or !a"
-            raise invalid(argument, message)
+    for _, field_name, spec, conversion in pieces:
+        _check_format(template, field_name, spec, conversion, argument)
     if any(spec or conversion for _, _, spec, conversion in pieces):
         return Template(fields, partial(_render_formatted, tuple(pieces), fields, argument), has_format_specs=True)
     percent_format = "".join(text.replace("%", "%%") + ("" if name is None else "%s") for text, name, _, _ in pieces)
@@ -79,6 +85,26 @@ def parse_template(template: Any, argument: str = "prompt") -> Template[str]:
     if order == list(range(len(fields))):
         return Template(fields, percent_format.__mod__)
     return Template(fields, lambda values: percent_format % tuple(values[index] for index in order))
+
+
+def _check_format(template: str, name: str | None, spec: str | None, conversion: str | None, argument: str) -> None:
+    """Raise for an unknown conversion, and for a format specification that makes a text of any length of each value."""
+    if conversion and conversion not in CONVERSIONS:
+        raise invalid(argument, f"{template!r}: {{{name}!{conversion}}} has an unknown conversion; use !s, !r or !a")
+    if not spec:
+        return
+    source = f"{{{name}{f'!{conversion}' if conversion else ''}:{spec:.40}}}"
+    if "{" in spec:
+        raise invalid(argument, f"{source} has a placeholder in its format; write the number itself, as in {{x:>8.2f}}")
+    matched = FORMAT_SPEC.fullmatch(spec)
+    if matched is None:
+        return
+    lengths = [matched["width"]]
+    if matched["type"] not in {None, "s"}:  # those cut a text off
+        lengths.append(matched["precision"])
+    if any(exceeds(digits or "", MAX_FORMATTED_LENGTH) for digits in lengths):
+        limit = f"{MAX_FORMATTED_LENGTH:,}"
+        raise invalid(argument, f"{source} formats a value to more than {limit} characters; write a smaller number")
 
 
 def looks_like_json(field: str) -> bool:
@@ -107,8 +133,9 @@ def _render_formatted(
             value = value_of[name]
             try:
                 rendered.append(format(CONVERSIONS[conversion](value) if conversion else value, spec or ""))
-            except (ValueError, TypeError) as error:
-                message = f"{{{name}:{spec}}} cannot format {value!r} of type {type(value).__name__}: {error}"
+            except Exception as error:  # noqa: BLE001 - the formatting of a value's own type may raise anything
+                reason = str(error) or type(error).__name__
+                message = f"{{{name}:{spec}}} cannot format {value!r} of type {type(value).__name__}: {reason}"
                 raise invalid(argument, message) from None
     return "".join(rendered)
 

@@ -328,6 +328,7 @@ BAD: Final[list[tuple[dict[str, Any], bytes, str, int, str]]] = [
     ({**GOOD, "request": '{"extra": {"a": {"model": "gpt-5"}}}'}, TEXTS, STREAM, 400, "extra.a.model"),
     ({**GOOD, "request": '{"extra": {"url": "http://10.0.0.1/"}}'}, TEXTS, STREAM, 400, "private"),
     ({**GOOD, "prompt": "{text:>999999999}"}, TEXTS, STREAM, 400, "characters"),
+    ({**GOOD, "prompt": f"{{text:>{'9' * 5000}}}"}, TEXTS, STREAM, 400, "characters"),
     ({**GOOD, "prompt": "{text.__class__}"}, TEXTS, STREAM, 400, "prompt"),
     ({**GOOD, "budget_usd": "nan"}, TEXTS, STREAM, 400, "budget_usd"),
     ({**GOOD, "images": "nowhere"}, TEXTS, STREAM, 400, "nowhere"),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -46,6 +48,47 @@ def test_placeholders_braces_and_formats(
 def test_an_invalid_template_is_rejected(template: object) -> None:
     with pytest.raises(BadRequestError, match=r"^prompt: "):
         parse_template(template)
+
+
+@pytest.mark.parametrize(
+    "spec",
+    ["99999999999", ">99999999999", "*^+#099999999999,d", "1000001", "9" * 5000, ".99999999999f", "5.1000001%"],
+)
+@pytest.mark.parametrize("conversion", ["", "!r"])
+def test_a_format_that_makes_a_text_of_any_length_is_rejected_before_a_row_is_rendered(
+    spec: str, conversion: str
+) -> None:
+    with pytest.raises(BadRequestError, match=r"^system: \{n\S*:\S+\} formats .* 1,000,000 .*; write a smaller number"):
+        parse_template(f"{{n{conversion}:{spec}}}", "system")
+
+
+def test_a_text_may_be_cut_off_at_any_length_and_padded_to_a_million_characters() -> None:
+    assert parse_template("{n:.99999999999s}{n:.99999999999}").render(("x",)) == "xx"
+    assert len(parse_template("{n:1000000}").render((1,))) == 1_000_000
+    assert parse_template("{n:%Y, 20000000}").render((datetime(2026, 1, 1),)) == "2026, 20000000"  # noqa: DTZ001
+
+
+@pytest.mark.parametrize("template", ["{n:{width}}", "{n:.{digits}f}", "{n!r:>{width}.{digits}}"])
+def test_a_format_cannot_be_taken_from_columns(template: str) -> None:
+    with pytest.raises(BadRequestError, match=r"^prompt: .* has a placeholder in its format; write the number itself"):
+        parse_template(template)
+
+
+class Unformattable:
+    """A value whose own formatting fails."""
+
+    def __init__(self, error: Exception) -> None:
+        self.error = error
+
+    def __format__(self, spec: str) -> str:
+        raise self.error
+
+
+@pytest.mark.parametrize("error", [ValueError("no"), TypeError("no"), MemoryError(), OverflowError("no"), KeyError(0)])
+def test_whatever_formatting_raises_names_argument_value_and_reason(error: Exception) -> None:
+    template = parse_template("{n:x}", "system")
+    with pytest.raises(BadRequestError, match=r"^system: \{n:x\} cannot format .* of type Unformattable: (no|0|Mem)"):
+        template.render((Unformattable(error),))
 
 
 @pytest.mark.parametrize("form", ["{{{}}}", "{{{}!s}}", "{{{}:}}"])
