@@ -177,7 +177,10 @@ async def _contain_exit(work: Coroutine[Any, Any, T]) -> T | _Exit:
 
 @dataclass(frozen=True, slots=True)
 class _Exit:
-    """A ``SystemExit`` or ``KeyboardInterrupt`` of work on the loop, to be raised where it is awaited."""
+    """An exception that must not be that of a task or a future, to be raised where it is awaited.
+
+    ``SystemExit`` and ``KeyboardInterrupt`` would end the loop. ``GeneratorExit`` closes the coroutine that awaits it.
+    """
 
     error: BaseException
 
@@ -304,9 +307,12 @@ async def run_in_background(work: Coroutine[Any, Any, T], drain: StopSignal | No
     if _is_running(background_loop()):
         return await work
     with _kept_awake(asyncio.get_running_loop()):
+        future = asyncio.wrap_future(submit(work, drain))
         try:
-            return await asyncio.wrap_future(submit(work, drain))
+            await asyncio.wait([future])  # awaiting itself would close this coroutine if it raises ``GeneratorExit``
+            return future.result()
         finally:
+            future.cancel()  # as this was, if it has not ended
             restore_handler()
 
 
@@ -340,12 +346,22 @@ def _is_running(loop: asyncio.AbstractEventLoop) -> bool:
 
 
 async def run_in_thread(function: Callable[..., T], *args: object) -> T:
-    """Run a blocking function in a thread and await its result.
+    """Run a blocking function in a thread and await its result; whatever it raises is raised here.
 
     While the interpreter shuts down there are no threads left, and the function runs on the loop.
     """
+
+    def run() -> T | _Exit:
+        try:
+            return function(*args)
+        except GeneratorExit as error:
+            return _Exit(error)
+
     try:
-        result: Awaitable[T] = asyncio.get_running_loop().run_in_executor(None, lambda: function(*args))
+        result: Awaitable[T | _Exit] = asyncio.get_running_loop().run_in_executor(None, run)
     except RuntimeError:
         return function(*args)
-    return await result
+    outcome = await result
+    if isinstance(outcome, _Exit):
+        raise outcome.error
+    return outcome

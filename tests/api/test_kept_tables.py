@@ -6,7 +6,7 @@ import asyncio
 import pickle
 import threading
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from llmhub.config import Settings
 from llmhub.core.errors import attach_table, to_exception
 from llmhub.engine import cache_writer, event_loop, progress
 from llmhub.sim import SimulatorThread
-from llmhub.tables import frames, results, structured_outputs
+from llmhub.tables import frames, results, streaming_io, structured_outputs
 from llmhub.tables.schema import RESULTS
 
 MODEL = "openai/gpt-4o-mini"
@@ -40,6 +40,10 @@ EXCEPTIONS = [
     pytest.param(KeyboardInterrupt(), id="KeyboardInterrupt"),
 ]
 FAILURES = EXCEPTIONS[:-1]
+
+
+class Abort(BaseException):
+    """An exception of another library that is no `Exception`."""
 
 
 def raising_function(error: BaseException, after: int = 0) -> Callable[..., Any]:
@@ -329,6 +333,53 @@ def test_the_table_of_an_exception_is_written_to_the_sink(
     with hub_at(simulator) as hub, pytest.raises(RuntimeWarning):
         ask(hub, sink=tmp_path / "parts")
     assert_complete(dataset.dataset(tmp_path / "parts").to_table())
+
+
+ENDS: list[BaseException] = [
+    ValueError("no more"),
+    KeyboardInterrupt(),
+    SystemExit(3),
+    GeneratorExit(),
+    StopAsyncIteration(),
+    Abort(),
+]
+
+
+@pytest.mark.parametrize("error", ENDS)
+@pytest.mark.parametrize("is_awaited", [False, True])
+def test_whatever_a_source_raises_is_raised_once_the_blocks_before_it_are_in_the_sink(
+    simulator: SimulatorThread,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    error: BaseException,
+    is_awaited: bool,
+) -> None:
+    monkeypatch.setattr(streaming_io, "BLOCK_ROWS", ROWS)
+
+    def batches() -> Iterator[pa.Table]:
+        yield pa.table(FRAME)
+        raise error
+
+    with hub_at(simulator) as hub:
+        options: Any = {"model": MODEL, "hub": hub, "progress": False, "sink": tmp_path / "parts"}
+
+        async def ask_awaited() -> BaseException | None:
+            try:
+                await llmhub.acomplete_table(batches(), "Say {n}", **options)
+            except BaseException as raised:  # noqa: BLE001 - whatever a source raises
+                await asyncio.sleep(0)  # as a program that closes its own connections
+                return raised
+            return None
+
+        if is_awaited:
+            raised = asyncio.run(ask_awaited())
+        else:
+            with pytest.raises(type(error)) as caught:
+                llmhub.complete_table(batches(), "Say {n}", **options)
+            raised = caught.value
+    assert (type(raised), str(raised)) == (type(error), str(error))
+    assert_complete(dataset.dataset(tmp_path / "parts").to_table())
+    assert list((tmp_path / "parts").glob(".*")) == []  # the journal is closed and removed
 
 
 def test_a_stream_that_raises_for_a_failure_carries_the_rows_that_came_with_it(
