@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import queue
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Final, TypeVar, Unpack, overload
@@ -35,7 +35,7 @@ from llmhub.api.raising import raise_if_cache_failed, raise_if_error, unwrap_or_
 from llmhub.api.signatures import shows_options
 from llmhub.cache.modes import CacheMode, resolve_mode
 from llmhub.core import json_schema
-from llmhub.core.errors import Cancelled, ConnectorError, InvalidRequest, LLMError, invalid
+from llmhub.core.errors import Cancelled, ConnectorError, InvalidRequest, LLMError, attach_response, invalid
 from llmhub.core.messages import parse_messages
 from llmhub.core.types import JSON, Choice, CompletionRequest, CompletionResponse, Message, Schema, StreamChunk
 from llmhub.core.validation import validate_request
@@ -86,10 +86,12 @@ def complete(
         The call failed. There is a subclass for each kind of failure.
     """
     run = _build_run(_joined(prompt, messages), model, hub, options)
-    outcome = _completion(run, run_sync(partial(_execute, run), drain=run.hub.cache is not None))
-    if not is_successful(outcome) and isinstance(outcome.failure(), Cancelled):
-        raise KeyboardInterrupt
-    return unwrap_or_raise(outcome)
+    answer = run_sync(partial(_execute, run), drain=run.hub.cache is not None)
+    with _keep_response(answer):
+        outcome = _completion(run, answer)
+        if not is_successful(outcome) and isinstance(outcome.failure(), Cancelled):
+            raise KeyboardInterrupt
+        return unwrap_or_raise(outcome)
 
 
 @shows_options(CompletionOptions)
@@ -105,7 +107,8 @@ async def acomplete(
     run = _build_run(_joined(prompt, messages), model, hub, options)
     stop = StopSignal()
     answer = await run_in_background(_execute(run, stop), stop if run.hub.cache is not None else None)
-    return unwrap_or_raise(_completion(run, answer))
+    with _keep_response(answer):
+        return unwrap_or_raise(_completion(run, answer))
 
 
 @shows_options(CompletionOptions)
@@ -344,7 +347,7 @@ async def _execute(run: _CompletionRun, stop: StopSignal) -> Answer:
         warn_run_problems(result)
     except Exception as error:
         # A warning may be an exception, too; it must not lose a response that was paid for.
-        error.response = answer.outcome.value_or(None)  # type: ignore[attr-defined]
+        attach_response(error, answer.outcome.value_or(None))
         raise
     return answer
 
@@ -382,9 +385,21 @@ def _completion(run: _CompletionRun, answer: Answer) -> Result[Completion, LLMEr
     return outcome.map(lambda completion: with_conversation(completion, run.conversation[0]))
 
 
+@contextmanager
+def _keep_response(answer: Answer) -> Iterator[None]:
+    """Attach a response after which a middleware failed to the exception of the failure."""
+    try:
+        yield
+    except BaseException as error:
+        if answer.failed_response is not None:
+            attach_response(error, answer.failed_response)
+        raise
+
+
 def _closing_chunks(run: _CompletionRun, answer: Answer) -> Iterator[StreamChunk]:
     """Yield what was not streamed: the content of a cached response, then the whole response with its cost."""
-    response = unwrap_or_raise(_completion(run, answer))
+    with _keep_response(answer):
+        response = unwrap_or_raise(_completion(run, answer))
     if response.cache_hit:
         yield StreamChunk(text=response.text, reasoning=response.reasoning, tool_calls=response.tool_calls)
     yield StreamChunk(response=response, cost_usd=response.cost_usd, list_cost_usd=response.list_cost_usd)

@@ -401,6 +401,19 @@ def attach_table(error: BaseException, table: object) -> None:
             error.add_note(TABLE_NOTE)
 
 
+def attach_response(error: BaseException, response: object) -> None:
+    """Set the ``response`` of an exception to the one that had arrived before it.
+
+    Examples
+    --------
+    >>> error = OSError("no space left")
+    >>> attach_response(error, "Hi")
+    >>> error.response
+    'Hi'
+    """
+    BaseException.__setattr__(error, "response", response)  # even of an exception that is a frozen dataclass
+
+
 TABLE_NOTE: Final = "The results of the run so far are in the `table` attribute of this exception."
 
 EXCEPTIONS: Final[dict[type[_ErrorValue], type[ConnectorError]]] = {

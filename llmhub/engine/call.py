@@ -216,10 +216,14 @@ NEW_CALL: Final = fast_constructor(Call)
 
 
 class BilledFailure(NamedTuple):
-    """Tokens the provider charged to ``target`` for an attempt that failed after it was answered."""
+    """Tokens the provider charged to ``target`` for an attempt that failed after it was answered.
+
+    ``response`` is the whole response, if it was a middleware that failed.
+    """
 
     target: Target
     usage: Usage
+    response: CompletionResponse | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -272,6 +276,11 @@ class Answer:
     key: bytes | None = None
     uncertain_requests: int = 0
     mode: SendMode = "live"
+
+    @property
+    def failed_response(self) -> CompletionResponse | None:
+        """The last response after which a middleware failed; ``None`` without one."""
+        return next((each.response for each in reversed(self.billed_failures) if each.response is not None), None)
 
     def attributed_to(self, target: Target | None, key: bytes | None) -> Answer:
         """Return the answer as given by ``target`` to the request with ``key``; ``None`` for the requested target."""

@@ -25,7 +25,7 @@ from returns.result import Failure
 from llmhub.cache.modes import CacheMode, restrict
 from llmhub.cache.store import Cache, has_ledger
 from llmhub.core.cache_key import RequestKeyer, legacy_request_keyer, request_keyer, scoped_key
-from llmhub.core.errors import InvalidRequest, invalid
+from llmhub.core.errors import InvalidRequest, attach_response, invalid
 from llmhub.core.prepared import with_model
 from llmhub.core.protocol import JSON_ENCODING_ERRORS
 from llmhub.engine.cache_middleware import CACHE_LOOKUPS, CacheLookups, cache_middleware
@@ -37,7 +37,7 @@ from llmhub.engine.decision_log import RecordDecision
 from llmhub.engine.event_loop import StopSignal, background_loop, is_on_background_loop, submit
 from llmhub.engine.fan_out import DRAIN_TIMEOUT_S, SWEEP_INTERVAL_S
 from llmhub.engine.fan_out_types import CHUNK_SIZE, PlannedItem
-from llmhub.engine.hooks import exception_guard
+from llmhub.engine.hooks import exception_guard, record_responses, with_received
 from llmhub.engine.leased_limits import SharedLimits
 from llmhub.engine.limits import Limit
 from llmhub.engine.model_resolver import ModelResolver
@@ -239,7 +239,7 @@ class Client:
         """
         return chain(
             self._send_attempt,
-            *((exception_guard, *middleware) if middleware else ()),
+            *((exception_guard, *middleware, record_responses) if middleware else ()),
             *((cache_middleware(self._candidate_keys),) if self.has_routes else ()),
             retry_middleware(retry, time.monotonic, random.random, self._record_decision),
             *((self._routing(),) if self.has_routes else ()),
@@ -538,10 +538,18 @@ class _SingleCall:
         try:
             answer = await self._client.send_unobserved(self._call)  # `Client.send` observes it
         except asyncio.CancelledError:
-            self._outcome = cancelled_outcome(
-                self.context.requests_sent, was_in_flight=self._was_in_flight, last_error=self.context.last_error
+            cancelled = cancelled_outcome(
+                self.context.requests_sent,
+                was_in_flight=self._was_in_flight,
+                last_error=self.context.last_error,
+                has_response=bool(self.context.received),
             )
+            self._outcome = with_received(self.context.received, cancelled)
             self._release(self._outcome, None)
+            raise
+        except BaseException as error:
+            if self.context.received:
+                attach_response(error, self.context.received[-1][1].outcome.unwrap())
             raise
         finally:
             SEND_CONTEXT.reset(context)

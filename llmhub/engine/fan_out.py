@@ -27,6 +27,7 @@ from llmhub.engine.fan_out_types import (
     Sender,
 )
 from llmhub.engine.hedging import OWNER_TASK
+from llmhub.engine.hooks import with_received
 from llmhub.engine.observer import CallObservation
 from llmhub.engine.progress import ProgressReporter, ProgressTracker, RunSnapshot
 from llmhub.engine.result_collector import ResultCollector
@@ -300,13 +301,17 @@ class _FanOut:
                     observation.finish(None)
                     was_in_flight = asyncio.current_task() in self.cancelled_in_flight
                     cancelled = cancelled_outcome(
-                        context.requests_sent, was_in_flight=was_in_flight, last_error=context.last_error
+                        context.requests_sent,
+                        was_in_flight=was_in_flight,
+                        last_error=context.last_error,
+                        has_response=bool(context.received),
                     )
-                    self._settle(position, key, cancelled)
+                    self._settle(position, key, with_received(context.received, cancelled))
                     raise
                 except BaseException as error:
                     observation.finish(None)
-                    self._settle(position, key, aborted_outcome(error, context.requests_sent))
+                    aborted = aborted_outcome(error, context.requests_sent)
+                    self._settle(position, key, with_received(context.received, aborted))
                     raise
                 observation.finish(answer)
                 self.results.queue_s[position] = queue_s

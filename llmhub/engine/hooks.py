@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import reduce
 from typing import Any, Final, Protocol, TypeAlias, cast
 
 from returns.pipeline import is_successful
 from returns.result import Failure
 
 from llmhub.core.errors import ConnectorError, InvalidRequest, LLMError
-from llmhub.engine.call import Answer, Call, Middleware, Send, Target
+from llmhub.core.types import CompletionResponse
+from llmhub.engine.call import Answer, BilledFailure, Call, Middleware, Send, Target
+from llmhub.engine.write_ahead import SEND_CONTEXT, SendContext
 
 MAX_RESENDS: Final = 3
 """How often one hook may have a call sent again."""
@@ -59,6 +62,10 @@ class Hook(Protocol):
 
     ``on_request(call)`` returns the call to send instead, or ``None`` to leave it unchanged; ``on_response(call,
     answer)`` does the same for a successful answer; ``on_error(call, error)`` returns an `ErrorAction` or ``None``.
+
+    An exception of ``on_response`` rejects the response: its row is an error, with the text, the tokens and the cost of
+    the response, and it is not cached. ``KeyboardInterrupt`` and the like end the run; the ``table`` of the exception
+    has the response as well. A hook that only observes has to catch its own exceptions.
     """
 
     on_request: Callable[[Call], Call | Awaitable[Call | None] | None]
@@ -150,20 +157,80 @@ async def _maybe_await(value: Any) -> Any:
 
 
 def exception_guard(send: Send) -> Send:
-    """Turn exceptions and wrong results of a user's middleware into a failed answer, so that a run continues."""
+    """Turn exceptions and wrong results of a user's middleware into a failed answer, so that a run continues.
+
+    As with event hooks of httpx, an exception after a response rejects it: the call fails. What was paid for is kept
+    all the same (see `failed_with`), also if the exception is none that a run survives, such as ``KeyboardInterrupt``:
+    then the responses are in the ``received`` of the context.
+    """
 
     async def send_guarded(call: Call) -> Answer:
-        try:
-            answer: object = await send(call)
-        except ConnectorError as error:
-            return Answer(Failure(error.error))
-        except Exception as error:  # noqa: BLE001 - a user's function may raise anything
-            return Answer(Failure(_middleware_error(f"{type(error).__name__}: {error}")))
-        if not isinstance(answer, Answer):
-            return Answer(Failure(_middleware_error(f"it returned a {type(answer).__name__}, not an Answer")))
+        context = SEND_CONTEXT.get() or SendContext()
+        received = context.received = []
+        answer = await _send_contained(send, call, received)
+        context.received = []
         return answer
 
     return send_guarded
+
+
+async def _send_contained(send: Send, call: Call, received: Sequence[tuple[Target, Answer]]) -> Answer:
+    """Send a call through a user's middleware; return a failure for an exception and for a wrong result."""
+    try:
+        answer: object = await send(call)
+    except asyncio.CancelledError:
+        task = asyncio.current_task()
+        if task is None or task.cancelling():
+            raise
+        return failed_with(received, _middleware_error("CancelledError"))  # of something that the middleware awaited
+    except ConnectorError as error:
+        return failed_with(received, error.error)
+    except Exception as error:  # noqa: BLE001 - a user's function may raise anything
+        return failed_with(received, _middleware_error(f"{type(error).__name__}: {error}"))
+    if not isinstance(answer, Answer):
+        return failed_with(received, _middleware_error(f"it returned a {type(answer).__name__}, not an Answer"))
+    if received and not is_successful(answer.outcome):
+        return replace(answer, billed_failures=(*answer.billed_failures, *_billed(received)))
+    return answer
+
+
+def record_responses(send: Send) -> Send:
+    """Record in the context what is received within a user's middleware, for `exception_guard`."""
+
+    async def send_recorded(call: Call) -> Answer:
+        answer = await send(call)
+        context = SEND_CONTEXT.get()
+        if context is not None and is_successful(answer.outcome) and not answer.cache_hit:
+            context.received.append((answer.target or call.target, answer))
+        return answer
+
+    return send_recorded
+
+
+def failed_with(received: Sequence[tuple[Target, Answer]], error: LLMError) -> Answer:
+    """Return a failure that keeps the responses that were received before it: text, tokens, cost and timing.
+
+    They are its `BilledFailure` entries. A table has the last of them in the row of the failure, and ``complete``
+    attaches it to its exception as ``response``. They are not cached: what a middleware rejected, or could not change,
+    must not answer later calls.
+    """
+    if not received:
+        return Answer(Failure(error))
+    answers = [answer for _, answer in received]
+    whole = reduce(add_attempts, answers)
+    return replace(whole, outcome=Failure(error), billed_failures=(*whole.billed_failures, *_billed(received)))
+
+
+def with_received(received: Sequence[tuple[Target, Answer]], unfinished: Answer) -> Answer:
+    """Return the outcome of a call that ended within a user's middleware, with the responses received before."""
+    return failed_with(received, unfinished.outcome.failure()) if received else unfinished
+
+
+def _billed(received: Sequence[tuple[Target, Answer]]) -> Iterator[BilledFailure]:
+    for target, answer in received:
+        response = answer.outcome.unwrap()
+        # Vectors are no text that a row could show.
+        yield BilledFailure(target, response.usage, response if isinstance(response, CompletionResponse) else None)
 
 
 def _middleware_error(detail: str) -> InvalidRequest:

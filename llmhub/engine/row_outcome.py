@@ -115,13 +115,20 @@ def is_shareable(outcome: RowOutcome) -> bool:
 
 
 def cancelled_outcome(
-    requests_sent: int = 0, *, was_in_flight: bool = False, last_error: LLMError | None = None
+    requests_sent: int = 0,
+    *,
+    was_in_flight: bool = False,
+    last_error: LLMError | None = None,
+    has_response: bool = False,
 ) -> Answer:
     """Return the outcome of a row whose run was stopped after ``requests_sent`` requests, the last with an error.
 
-    Without requests, ``last_error`` says why none was sent.
+    Without requests, ``last_error`` says why none was sent. ``has_response`` is set for one that was stopped within a
+    middleware, after a response.
     """
-    if was_in_flight:
+    if has_response:
+        message = "cancelled while a middleware handled the response"
+    elif was_in_flight:
         message = "cancelled while the request was in flight; the provider may have charged it"
         requests_sent = max(requests_sent, 1)
     elif requests_sent:

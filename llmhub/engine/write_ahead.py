@@ -35,7 +35,7 @@ from llmhub.cache.store import (
 from llmhub.core.cache_key import request_key
 from llmhub.core.errors import LLMError, error_type_name
 from llmhub.core.types import NO_USAGE
-from llmhub.engine.call import Answer, Call, Send
+from llmhub.engine.call import Answer, Call, Send, Target
 from llmhub.engine.event_loop import run_in_thread
 from llmhub.engine.row_outcome import RowOutcome, cancelled_outcome, is_failure
 
@@ -94,6 +94,8 @@ class SendContext:
         Seconds the current call waited for a worker.
     last_error
         The failure of the current call's last attempt; ``None`` before the first one.
+    received
+        The responses that a middleware has received for the current call and not yet returned, and who gave them.
     """
 
     run_id: bytes = b""
@@ -102,6 +104,7 @@ class SendContext:
     strict: bool = False
     queue_s: float = 0.0
     last_error: LLMError | None = None
+    received: list[tuple[Target, Answer]] = field(default_factory=list)
 
 
 SEND_CONTEXT: Final[ContextVar[SendContext | None]] = ContextVar("llmhub_send_context", default=None)

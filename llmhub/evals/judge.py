@@ -21,6 +21,7 @@ from llmhub.core.types import JSON
 from llmhub.evals._scorer import Scorer, check_name_and_version
 from llmhub.evals.scoring import ScorerResult, ScoringInput, number_samples
 from llmhub.evals.statistics import FloatArray
+from llmhub.tables.result_frames import accepted_texts
 
 POINTWISE_PROMPT: Final = """You grade an answer to a task.
 
@@ -328,6 +329,6 @@ def _prompt_table(prompts: Sequence[Mapping[str, Any]]) -> pa.Table:
 
 def _group_replies(calls: pa.Table, n_prompts: int) -> list[list[str | None]]:
     """Group the judge's replies by prompt."""
-    texts = calls.column("response").to_pylist()
+    texts = accepted_texts(calls).to_pylist()
     n = len(texts) // n_prompts if n_prompts else 0
     return [texts[index * n : (index + 1) * n] for index in range(n_prompts)]

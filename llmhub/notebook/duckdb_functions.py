@@ -28,7 +28,7 @@ from llmhub.core.errors import invalid
 from llmhub.hub import Hub
 from llmhub.notebook import token_counts
 from llmhub.tables.pandas_types import decimal_floats
-from llmhub.tables.result_frames import COMPACT_COLUMNS
+from llmhub.tables.result_frames import COMPACT_COLUMNS, accepted_texts
 from llmhub.tables.schema import RESULTS
 from llmhub.tables.structured_outputs import extract_labels, parse_labels, with_label_options
 
@@ -218,7 +218,7 @@ def _functions(options: Mapping[str, Any]) -> list[_SqlFunction]:
         return api.complete_series(pa.array(texts, pa.string()), "", model=model, **given)
 
     def complete(texts: Sequence[str | None], model: str | None, system: str | None) -> list[Any]:
-        return _values(run(texts, model, system).column("response"))
+        return _values(accepted_texts(run(texts, model, system)))
 
     def result(texts: Sequence[str | None], model: str | None, system: str | None) -> list[Any]:
         table = run(texts, model, system).select(COMPACT_COLUMNS)

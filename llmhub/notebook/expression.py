@@ -17,6 +17,7 @@ from llmhub.api import EmbeddingOptions, MessageOptions, RowOptions
 from llmhub.api.signatures import shows_options
 from llmhub.hub import Hub
 from llmhub.tables import frames
+from llmhub.tables.result_frames import accepted_texts
 from llmhub.tables.structured_outputs import extract_labels, output_schema, parse_labels, with_label_options
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ class ExprAccessor:
         """
         output = api.unwrap_or_raise(output_schema(options["schema"])) if options.get("schema") is not None else None
         data_type = pa.string() if output is None else output.arrow_type
-        return self._evaluate(prompt, model, hub, dict(options), "parsed" if output else "response", data_type)
+        return self._evaluate(prompt, model, hub, dict(options), "parsed" if output else accepted_texts, data_type)
 
     @shows_options(MessageOptions)
     def classify(

@@ -22,6 +22,7 @@ from llmhub.notebook import token_counts
 from llmhub.notebook.token_counts import CountOptions
 from llmhub.tables import frames
 from llmhub.tables.pandas_types import DtypeBackend
+from llmhub.tables.result_frames import accepted_texts
 from llmhub.tables.rows import Row
 from llmhub.tables.structured_outputs import (
     extract_labels,
@@ -77,7 +78,7 @@ class SeriesAccessor(Generic[S]):
         frames.require_dtype_backend(self._values, dtype_backend)
         table = api.complete_series(self._values, prompt, model=model, hub=hub, **options)
         with keep_table(table):
-            column = table.column("parsed" if options.get("schema") else "response")
+            column = table.column("parsed") if options.get("schema") else accepted_texts(table)
             return cast("S", frames.series_like(self._values, column, dtype_backend))
 
     @shows_options(EmbeddingOptions)
@@ -203,7 +204,7 @@ class SeriesAccessor(Generic[S]):
 
         frame = {SERIES_FIELD: frames.series_values(self._values)}
         values = api.map_rows(frame, of_row, model=model, hub=hub, **options)
-        column = pa.chunked_array([values]) if isinstance(values, list) else values.column("response")
+        column = pa.chunked_array([values]) if isinstance(values, list) else accepted_texts(values)
         result: S = frames.series_like(self._values, column)
         return result
 

@@ -14,7 +14,7 @@ from returns.pipeline import is_successful
 from returns.result import Failure
 
 from llmhub.core.errors import BudgetExceeded, Cancelled, LLMError, error_type_name
-from llmhub.core.serialization import StoredResponse, from_stored_parts
+from llmhub.core.serialization import StoredResponse, from_stored_parts, to_stored_response
 from llmhub.core.types import ToolCall, join_text
 from llmhub.engine.call import Answer
 from llmhub.engine.row_outcome import PENDING_CODE, RowOutcome, to_stored
@@ -57,7 +57,7 @@ def _split_outcomes(outcomes: Sequence[RowOutcome | None]) -> _OutcomeLists:
     for outcome in outcomes:
         if isinstance(outcome, Answer):
             is_ok = is_successful(outcome.outcome)
-            responses.append(to_stored(outcome) if is_ok else None)
+            responses.append(to_stored(outcome) if is_ok else _failed_response(outcome))
             errors.append(None if is_ok else outcome.outcome.failure())
             calls.append(outcome)
         else:
@@ -65,6 +65,12 @@ def _split_outcomes(outcomes: Sequence[RowOutcome | None]) -> _OutcomeLists:
             errors.append(None)
             calls.append(NO_CALL)
     return _OutcomeLists(responses, errors, calls)
+
+
+def _failed_response(answer: Answer) -> StoredResponse | None:
+    """Return the response after which a middleware failed, which was paid for; ``None`` without one."""
+    response = answer.failed_response
+    return None if response is None else to_stored_response(response)
 
 
 def _response_columns(responses: Sequence[StoredResponse | None]) -> dict[str, pa.Array]:

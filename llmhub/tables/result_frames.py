@@ -438,6 +438,18 @@ def _parse_object(text: str | None) -> Mapping[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
+def accepted_texts(results: pa.Table) -> pa.ChunkedArray:
+    """Return the texts of the responses, null for rows that failed, which may have a response nevertheless.
+
+    Examples
+    --------
+    >>> accepted_texts(pa.table({"status": ["ok", "error"], "response": ["Hi", "rejected"]})).to_pylist()
+    ['Hi', None]
+    """
+    is_ok = pc.equal(results.column("status").cast(pa.string()), "ok")
+    return pc.if_else(is_ok, results.column("response"), pa.scalar(None, pa.string()))
+
+
 def answer_texts(table: pa.Table, columns: Sequence[str]) -> list[str | None]:
     """Return the answers in one column as text, or those in several as JSON objects; ``None`` where there is none.
 

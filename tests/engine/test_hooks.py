@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import threading
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import pandas as pd
+import polars as pl
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -17,7 +21,8 @@ from llmhub.config import Settings
 from llmhub.core.errors import BadRequestError, InvalidRequest, LLMError, ServerError
 from llmhub.core.types import CompletionRequest, CompletionResponse, Message, Text
 from llmhub.engine.call import Answer, Call, Send, Target, chain
-from llmhub.engine.hooks import MAX_RESENDS, hook_middleware
+from llmhub.engine.hooks import MAX_RESENDS, exception_guard, hook_middleware, record_responses
+from llmhub.engine.write_ahead import SEND_CONTEXT, SendContext
 from llmhub.sim import SimulatorThread
 from llmhub.types import ErrorAction
 
@@ -252,6 +257,138 @@ def test_middleware_exception_fails_its_own_row_only(simulator: SimulatorThread)
     errors = table.column("error").to_pylist()
     assert errors[1] == "middleware: a middleware failed: ZeroDivisionError: by nought"
     assert "it returned a NoneType, not an Answer" in errors[2]
+
+
+class Rejecting:
+    """A hook that raises for the responses to some requests."""
+
+    def __init__(self, error: BaseException) -> None:
+        self.error = error
+
+    def on_response(self, call: Call, answer: Answer) -> None:
+        if "bad" in call.request.messages[0].text:
+            raise self.error
+
+
+def rejecting(error: BaseException) -> Any:
+    """Return a middleware function that does the same, once it has sent a call twice."""
+
+    def wrap(send: Send) -> Send:
+        async def send_twice(call: Call) -> Answer:
+            answer = await send(call)
+            if "bad" in call.request.messages[0].text:
+                await send(call)
+                raise error
+            return answer
+
+        return send_twice
+
+    return wrap
+
+
+@pytest.mark.parametrize("make", [Rejecting, rejecting])
+@pytest.mark.parametrize(
+    "make_error",
+    [
+        ZeroDivisionError,
+        lambda: BadRequestError(InvalidRequest(message="not this one")),
+        asyncio.CancelledError,
+        KeyboardInterrupt,
+        SystemExit,
+        GeneratorExit,
+    ],
+)
+def test_whatever_is_raised_after_a_response_loses_neither_its_text_nor_its_cost(
+    simulator: SimulatorThread, make_error: Callable[[], BaseException], make: Any
+) -> None:
+    error = make_error()  # anew, since it gets a table
+    survives = isinstance(error, (Exception, asyncio.CancelledError))
+    frame = {"t": ["one", "two", "bad", "three", "four"]}
+    options: Any = {"model": "openai/gpt-4o-mini", "progress": False, "concurrency": 2}
+    with llmhub.Hub(endpoints=simulator.endpoints(), settings=Settings()) as hub:
+        expected = llmhub.complete_table(frame, "Say {t}", hub=hub, **options).to_pylist()
+    before = simulator.counts()["requests"]
+    with llmhub.Hub(endpoints=simulator.endpoints(), settings=Settings(), middleware=(make(error),)) as hub:
+        if survives:
+            table = llmhub.complete_table(frame, "Say {t}", hub=hub, **options)
+        else:
+            with pytest.raises(type(error)) as caught:
+                llmhub.complete_table(frame, "Say {t}", hub=hub, **options)
+            table = caught.value.table  # type: ignore[attr-defined]
+    rows = table.to_pylist()
+    sent = simulator.counts()["requests"] - before
+    assert rows[2]["status"] == ("error" if survives else "cancelled")
+    assert sum(row["attempts"] for row in rows) == sent
+    for row, same in zip(rows, expected, strict=True):
+        times = row["attempts"]
+        assert row["response"] == (same["response"] if times else None)
+        assert row["output_tokens"] == (same["output_tokens"] if times else None)
+        assert (row["cost_usd"] or 0) == times * same["cost_usd"]
+    assert rows[2]["attempts"] == (2 if make is rejecting else 1)
+
+
+def test_a_series_of_texts_has_none_for_a_rejected_response(simulator: SimulatorThread) -> None:
+    texts = ["good", "bad"]
+    hook = Rejecting(ValueError("no"))
+    with llmhub.Hub(endpoints=simulator.endpoints(), settings=Settings(), middleware=(hook,)) as hub:
+        options: Any = {"model": "openai/gpt-4o-mini", "hub": hub, "progress": False}
+        values = [
+            llmhub.llm(pd.Series(texts)).complete("Say {}", **options).tolist(),
+            pl.DataFrame({"t": texts}).select(llmhub.llm(pl.col("t")).complete("Say {}", **options))["t"].to_list(),
+        ]
+    for good, bad in values:
+        assert good
+        assert bad is None or pd.isna(bad)
+
+
+@pytest.mark.parametrize("error", [ZeroDivisionError("by nought"), KeyboardInterrupt(), asyncio.CancelledError()])
+def test_an_exception_after_the_response_of_a_single_call_carries_it(
+    simulator: SimulatorThread, error: BaseException
+) -> None:
+    with llmhub.Hub(endpoints=simulator.endpoints(), settings=Settings(), middleware=(Rejecting(error),)) as hub:
+        good = llmhub.complete("good", model="openai/gpt-4o-mini", hub=hub)
+        with pytest.raises((BadRequestError, KeyboardInterrupt)) as caught:
+            llmhub.complete("bad", model="openai/gpt-4o-mini", hub=hub)
+    assert caught.value.response.text  # type: ignore[attr-defined]
+    assert caught.value.response.usage.output_tokens  # type: ignore[attr-defined]
+    assert good.text
+
+
+def test_a_run_that_is_stopped_while_a_middleware_has_a_response_keeps_it(simulator: SimulatorThread) -> None:
+    reached = threading.Event()
+
+    class Waiting:
+        async def on_response(self, call: Call, answer: Answer) -> None:
+            reached.set()
+            await asyncio.Event().wait()
+
+    with llmhub.Hub(endpoints=simulator.endpoints(), settings=Settings(), middleware=(Waiting(),)) as hub:
+        job = llmhub.submit({"t": ["one"]}, "Say {t}", model="openai/gpt-4o-mini", hub=hub)
+        assert reached.wait(30)
+        job.stop()
+        job.stop()
+        (row,) = job.result(30).to_pylist()
+    assert (row["status"], row["attempts"]) == ("cancelled", 1)
+    assert row["error"] == "cancelled while a middleware handled the response"
+    assert row["response"]
+    assert row["cost_usd"] > 0
+
+
+def test_a_response_that_a_middleware_fails_is_billed(virtual: Any) -> None:
+    class Failing:
+        def on_response(self, call: Call, answer: Answer) -> Answer:
+            return replace(answer, outcome=Failure(InvalidRequest(message="no")))
+
+    async def work(clock: Any) -> Answer:
+        SEND_CONTEXT.set(SendContext())
+        send = chain(respond_with("hi"), exception_guard, hook_middleware(Failing(), target), record_responses)
+        return await send(ASK)
+
+    answer: Answer = virtual.run(work)
+    (billed,) = answer.billed_failures
+    assert billed.response is not None
+    assert billed.response.text == "hi"
+    assert answer.attempts == 1
 
 
 def test_stream_passes_through_the_middleware(simulator: SimulatorThread) -> None:

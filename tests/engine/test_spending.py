@@ -183,7 +183,7 @@ def test_no_row_is_refused_while_the_budget_of_all_processes_has_room(
         assert (spent.spent_usd, spent.reserved) == (cost, 0)
 
 
-class DistantBackend(joblib.parallel.ThreadingBackend):  # type: ignore[misc] - joblib has no types
+class DistantBackend(joblib.parallel.ThreadingBackend):  # type: ignore[misc]  # joblib has no types
     """A backend that is not joblib's own, so that its workers may be on other machines."""
 
 
