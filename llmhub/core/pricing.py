@@ -60,6 +60,32 @@ class Rates:
         )
 
 
+def audio_units(
+    rates: Rates,
+    *,
+    input_usd: Decimal | None = None,
+    cached_usd: Decimal | None = None,
+    output_usd: Decimal | None = None,
+) -> dict[str, Decimal]:
+    """Return what tokens of audio cost beyond those of text, by billed unit, given rates of audio in USD per token.
+
+    Cached audio without a rate of its own costs what other audio of the input costs.
+
+    Examples
+    --------
+    >>> audio_units(Rates(input=Decimal(2), output=Decimal(8), cached_input=Decimal(1)), input_usd=Decimal(10))
+    {'audio:input_tokens': Decimal('8'), 'audio:cached_tokens': Decimal('9')}
+    """
+    of_input, of_cached, _, of_output, _ = rates.by_class
+    cached_usd = input_usd if cached_usd is None else cached_usd
+    units = {
+        "audio:input_tokens": (input_usd, of_input),
+        "audio:cached_tokens": (cached_usd, of_cached),
+        "audio:output_tokens": (output_usd, of_output),
+    }
+    return {unit: audio_rate - text_rate for unit, (audio_rate, text_rate) in units.items() if audio_rate is not None}
+
+
 @dataclass(frozen=True, slots=True)
 class PriceTier:
     """Rates for all tokens of a request with more than ``above`` input tokens."""

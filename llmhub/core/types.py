@@ -336,6 +336,21 @@ class Usage:
     reported_cost_usd: Decimal | None = None
     billed_units: tuple[tuple[str, int], ...] = ()
 
+    @property
+    def has_billing_details(self) -> bool:
+        """Whether it says more of its cost than the counts of `TOKEN_CLASSES` do.
+
+        Examples
+        --------
+        >>> Usage(input_tokens=3, cache_write_1h_tokens=0).has_billing_details
+        False
+        >>> Usage(input_tokens=3, service_tier="flex").has_billing_details
+        True
+        """
+        return bool(
+            self.reported_cost_usd is not None or self.service_tier or self.cache_write_1h_tokens or self.billed_units
+        )
+
 
 AUDIO: Final = "audio"
 """Kind of those units that the token counts include."""

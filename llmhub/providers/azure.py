@@ -24,7 +24,7 @@ from llmhub.providers.openai import (
     SCHEMA_SUPPORT,
     adapt_chat,
     adapt_responses,
-    audio_units,
+    add_audio,
     check_min_tokens,
     priority_factor,
 )
@@ -109,7 +109,7 @@ PRIORITY_MODELS: Final = re.compile(r"gpt-(4\.1|5(\.1)?(-mini)?)$")
 def add_service_tiers(model: str, price: Price) -> Price:
     """Add the prices of priority processing and of audio."""
     if model in AUDIO_USD:
-        price = replace(price, units={**price.units, **audio_units(price, AUDIO_USD[model])})
+        price = add_audio(price, AUDIO_USD[model])
     if not PRIORITY_MODELS.match(model):
         return price
     priority = scaled_price(price, "priority", priority_factor(model))

@@ -16,7 +16,7 @@ from typing import Final
 
 from llmhub.core.batch import BatchApi
 from llmhub.core.errors import InvalidRequest, LLMError
-from llmhub.core.pricing import Price, scaled_price
+from llmhub.core.pricing import Price, audio_units, scaled_price
 from llmhub.core.provider import Endpoint, PackLimits
 from llmhub.core.types import CacheMark, CompletionRequest, Payload, Reasoning
 from llmhub.providers.model_profiles import (
@@ -129,20 +129,17 @@ def priority_factor(model: str) -> Fraction:
     return next(factor for pattern, factor in PRIORITY_FACTORS if pattern.match(model))
 
 
-def audio_units(price: Price, usd: tuple[str, str]) -> dict[str, Decimal]:
-    """Return what tokens of audio cost beyond those of text, given rates of audio in USD per million tokens."""
-    rates, (input_usd, output_usd) = price.rates.by_class, (Decimal(text).scaleb(-6) for text in usd)
-    return {
-        "audio:input_tokens": input_usd - rates[0],
-        "audio:cached_tokens": input_usd - rates[1],
-        "audio:output_tokens": output_usd - rates[3],
-    }
+def add_audio(price: Price, usd: tuple[str, str]) -> Price:
+    """Return the price with rates of audio: USD per million tokens of input and output."""
+    input_usd, output_usd = (Decimal(text).scaleb(-6) for text in usd)
+    audio = audio_units(price.rates, input_usd=input_usd, output_usd=output_usd)
+    return replace(price, units={**price.units, **audio})
 
 
 def add_service_tiers(model: str, price: Price) -> Price:
     """Add the prices of flex, batch and priority processing, of audio, and of the images that a tool makes."""
-    audio = audio_units(price, AUDIO_USD[model]) if model in AUDIO_USD else {}
-    price = replace(price, units={**price.units, **audio, **_IMAGE_PRICES})
+    price = add_audio(price, AUDIO_USD[model]) if model in AUDIO_USD else price
+    price = replace(price, units={**price.units, **_IMAGE_PRICES})
     factors = {"flex": FLEX_FACTOR, "batch": FLEX_FACTOR, "priority": priority_factor(model)}
     scaled = {tier: scaled_price(price, tier, factor) for tier, factor in factors.items()}
     return replace(price, service_tiers={**price.service_tiers, **scaled})

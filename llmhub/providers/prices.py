@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from llmhub.core.pricing import MIN_RATE, Price, PriceTier, Rates
+from llmhub.core.pricing import MIN_RATE, Price, PriceTier, Rates, audio_units
 from llmhub.providers.registry import price_listing
 
 if TYPE_CHECKING:
@@ -35,12 +35,12 @@ PRICE_FIELDS: Final[Mapping[str, str]] = {
 """The table's field for each class of tokens, in USD per million tokens."""
 
 
-AUDIO_FIELDS: Final[Mapping[str, tuple[str, str]]] = {
-    "audio:input_tokens": ("input_audio_mtok", "input"),
-    "audio:cached_tokens": ("cache_audio_read_mtok", "cached_input"),
-    "audio:output_tokens": ("output_audio_mtok", "output"),
+AUDIO_FIELDS: Final[Mapping[str, str]] = {
+    "input_usd": "input_audio_mtok",
+    "cached_usd": "cache_audio_read_mtok",
+    "output_usd": "output_audio_mtok",
 }
-"""The table's field for each billed unit of audio, and the class of tokens that it is counted in."""
+"""The table's field for each rate of audio (see `audio_units`), in USD per million tokens."""
 THOUSANDS: Final[Mapping[str, str]] = {
     "web_search:requests": "web_searches_kcount",
     "file_search:requests": "storage_searches_kcount",
@@ -129,19 +129,13 @@ def unpriced_id(provider: str) -> str | None:
 
 def _unit_prices(listed: ModelPrice) -> dict[str, Decimal]:
     """Return the prices of billed units: of audio, what its tokens cost more than those of text."""
-    units: dict[str, Decimal] = {}
-    rates = _rates(listed, 0)
-    for unit, (field, token_class) in AUDIO_FIELDS.items():
-        usd = getattr(listed, field, None)
-        if isinstance(usd, Decimal):
-            text_rate = getattr(rates, token_class)
-            units[unit] = usd.scaleb(-6) - (rates.input if text_rate is None else text_rate)
+    audio = {name: getattr(listed, field, None) for name, field in AUDIO_FIELDS.items()}
+    per_token = {name: usd.scaleb(-6) for name, usd in audio.items() if isinstance(usd, Decimal)}
+    units = audio_units(_rates(listed, 0), **per_token)
     for unit, field in THOUSANDS.items():
         usd = getattr(listed, field, None)
         if isinstance(usd, Decimal):
             units[unit] = usd.scaleb(-3)
-    if "audio:input_tokens" in units and "audio:cached_tokens" not in units:
-        units["audio:cached_tokens"] = rates.input + units["audio:input_tokens"] - rates.by_class[1]
     citation = getattr(listed, "output_citation_mtok", None)
     if isinstance(citation, Decimal):
         units["citation:tokens"] = citation.scaleb(-6)

@@ -11,7 +11,7 @@ import pyarrow as pa
 from returns.pipeline import is_successful
 
 from llmhub.core.pricing import Price, compute_cost_nano_usd
-from llmhub.core.types import Usage
+from llmhub.core.types import NO_USAGE, Usage
 from llmhub.engine.call import Answer, Target
 from llmhub.engine.fan_out_types import FanOutResult, ResultEvent
 from llmhub.engine.row_outcome import RowOutcome
@@ -76,14 +76,10 @@ def batch_costs(
         known[rows] = costs.is_valid().to_numpy(zero_copy_only=False)[rows]
     price_ids, index_of = columns["price_id"].to_pylist(), price_index.to_pylist()
     for row in in_batch:
-        price, usage = prices[index_of[row]], usages.get(row)
+        price, usage = prices[index_of[row]], replace(usages.get(row, NO_USAGE), service_tier="")
         price_ids[row] = None if price is None else price.price_id
-        is_billed = usage is not None and (
-            usage.reported_cost_usd is not None or usage.cache_write_1h_tokens or usage.billed_units
-        )
-        if usage is None or not is_billed:
+        if not usage.has_billing_details:
             continue
-        usage = replace(usage, service_tier="")
         cost = compute_cost_nano_usd(usage, price)
         billed[row], billed_known[row] = cost or 0, cost is not None
         list_cost = compute_cost_nano_usd(replace(usage, reported_cost_usd=None), full[index_of[row]])

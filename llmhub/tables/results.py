@@ -468,14 +468,12 @@ def _apply_batch_prices(
 def _billed_usage(outcome: RowOutcome | None) -> tuple[Usage | None, Target | None]:
     """Return the usage of a response if it says more of its cost than token counts, and who answered if known."""
     if isinstance(outcome, StoredResponse):
-        return (stored_usage(outcome), None) if outcome.billing or outcome.billed_units else (None, None)
-    if outcome is None or not is_successful(outcome.outcome):
+        usage, target = stored_usage(outcome), None
+    elif outcome is None or not is_successful(outcome.outcome):
         return None, None
-    usage = outcome.outcome.unwrap().usage
-    has_billing = (
-        usage.reported_cost_usd is not None or usage.service_tier or usage.cache_write_1h_tokens or usage.billed_units
-    )
-    return (usage if has_billing else None), outcome.target
+    else:
+        usage, target = outcome.outcome.unwrap().usage, outcome.target
+    return (usage if usage.has_billing_details else None), target
 
 
 def _served_models(n_targets: int, target_index: Any, columns: ArrowColumns) -> tuple[list[tuple[int, str]], pa.Array]:

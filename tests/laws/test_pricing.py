@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from decimal import ROUND_HALF_EVEN, Decimal, localcontext
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmhub.core.pricing import Price, PriceTier, Rates, compute_cost, compute_cost_nano_usd
-from llmhub.core.types import TOKEN_CLASSES, Usage
+from llmhub.core.pricing import Price, PriceTier, Rates, audio_units, compute_cost, compute_cost_nano_usd
+from llmhub.core.serialization import stored_usage, to_stored_response
+from llmhub.core.types import TOKEN_CLASSES, CompletionResponse, Usage
 
 MTOK = Decimal("1e-6")
 
@@ -128,3 +131,54 @@ def test_nano_usd_are_the_cost_rounded_half_to_even(usage: Usage, input_rate: De
     with localcontext() as context:
         context.prec = 60
         assert compute_cost_nano_usd(usage, odd) == int((exact * 10**9).to_integral_value(ROUND_HALF_EVEN))
+
+
+RICH = Price(
+    price_id="rich",
+    source="t",
+    rates=Rates(
+        input=Decimal(1),
+        output=Decimal(3),
+        cached_input=Decimal("0.5"),
+        cache_write=Decimal(2),
+        cache_write_1h=Decimal(5),
+    ),
+    units={"audio:input_tokens": Decimal(7), "web_search:requests": Decimal(11)},
+    service_tiers={
+        "flex": Price(price_id="flex", source="t", rates=Rates(input=Decimal("0.25"), output=Decimal("0.75")))
+    },
+)
+DETAILS = st.fixed_dictionaries(
+    {},
+    optional={
+        "cache_write_1h_tokens": st.none() | st.just(0) | st.integers(1, 100),
+        "service_tier": st.sampled_from(["", "flex"]),
+        "reported_cost_usd": st.none() | st.just(Decimal(0)) | st.just(Decimal(9)),
+        "billed_units": st.sampled_from([(), (("web_search:requests", 2),), (("audio:input_tokens", 1),)]),
+    },
+)
+
+
+@given(DETAILS)
+def test_only_a_usage_with_billing_details_costs_other_than_its_token_counts(details: dict[str, Any]) -> None:
+    counts = Usage(
+        input_tokens=1000, output_tokens=10, cached_input_tokens=100, cache_write_tokens=200, reasoning_tokens=0
+    )
+    usage = replace(counts, **details)
+    other = compute_cost(usage, RICH) != compute_cost(counts, RICH)
+    assert other == usage.has_billing_details
+    stored = to_stored_response(CompletionResponse(parts=(), usage=usage))
+    assert stored_usage(stored).has_billing_details == usage.has_billing_details
+
+
+@pytest.mark.parametrize("cached_usd", [None, Decimal(4)])
+def test_audio_costs_its_own_rate_and_when_cached_that_of_other_audio_unless_it_has_one(
+    cached_usd: Decimal | None,
+) -> None:
+    text = Rates(input=Decimal(1), output=Decimal(3), cached_input=Decimal("0.5"))
+    units = audio_units(text, input_usd=Decimal(10), cached_usd=cached_usd, output_usd=Decimal(20))
+    price = Price(price_id="audio", source="t", rates=text, units=units)
+    fresh = Usage(input_tokens=1, output_tokens=0, billed_units=(("audio:input_tokens", 1),))
+    cached = Usage(input_tokens=1, output_tokens=0, cached_input_tokens=1, billed_units=(("audio:cached_tokens", 1),))
+    spoken = Usage(input_tokens=0, output_tokens=1, billed_units=(("audio:output_tokens", 1),))
+    assert [compute_cost(usage, price) for usage in (fresh, cached, spoken)] == [10, cached_usd or 10, 20]
