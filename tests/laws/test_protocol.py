@@ -1,13 +1,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import fields, replace
 from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from returns.pipeline import is_successful
 from returns.result import Failure, Result, Success
@@ -32,6 +32,7 @@ from llmhub.core.types import (
     Choice,
     CompletionRequest,
     CompletionResponse,
+    Logprobs,
     Message,
     Part,
     Reasoning,
@@ -41,7 +42,7 @@ from llmhub.core.types import (
     ToolResult,
     Usage,
 )
-from llmhub.core.validation import OPTIONAL_DEFAULTS, validate_request
+from llmhub.core.validation import OPTIONAL_DEFAULTS, PART_PATH, validate_request
 from llmhub.providers.registry import PROVIDERS
 
 rows = st.sampled_from(list(PROVIDERS.values()))
@@ -101,40 +102,69 @@ def test_prepare_never_raises(provider: Provider, endpoint: Endpoint, request: C
         return
     sent = result.unwrap()
     assert isinstance(json.loads(sent.body), dict)
-    assert set(sent.dropped) <= {*OPTIONAL_DEFAULTS, *WITHOUT_ANNOTATION}
+    assert set(sent.dropped) <= {*OPTIONAL_DEFAULTS, *ANNOTATIONS.values()}
     assert not sent.dropped or request.unsupported == "drop"
     assert result == prepare(provider, endpoint, request, NOW, stream=stream)
 
 
-WITHOUT_ANNOTATION: dict[str, Callable[[Part], Sequence[Part]]] = {
-    "messages.reasoning": lambda part: [part] * (type(part) is not Reasoning),
-    "messages.cache_mark": lambda part: [part] * (type(part) is not CacheMark),
-    "messages.is_error": lambda part: [replace(part, is_error=False) if isinstance(part, ToolResult) else part],
+ANNOTATIONS: dict[type[Part], str] = {
+    Reasoning: "messages.reasoning",
+    CacheMark: "messages.cache_mark",
+    ToolResult: "messages.is_error",
 }
-"""Parts without an annotation, by its name in ``dropped``."""
+"""Names in ``dropped`` of what may be dropped of a message; of a tool's result it is a flag."""
 
 
-def remove_parameters(request: CompletionRequest, dropped: Sequence[str]) -> CompletionRequest:
-    """Remove these parameters from a request, and messages without parts."""
-    turns = request.messages
-    for name in dropped:
-        if name in WITHOUT_ANNOTATION:
-            reduced = [
-                (turn, [left for part in turn.parts for left in WITHOUT_ANNOTATION[name](part)]) for turn in turns
-            ]
-            turns = tuple(Message(turn.role, tuple(parts)) for turn, parts in reduced if parts or not turn.parts)
-    return replace(
-        request, messages=turns, **{name: OPTIONAL_DEFAULTS[name] for name in dropped if name not in WITHOUT_ANNOTATION}
-    )
+def remove_parameters(provider: Provider, request: CompletionRequest, dropped: Sequence[str]) -> CompletionRequest:
+    """Remove these parameters from a request, and of its messages what an error names, one part after another.
+
+    A provider may take one part of a kind and refuse another: reasoning of its own, and that of another API.
+    """
+    unset = {name: OPTIONAL_DEFAULTS[name] for name in dropped if name not in ANNOTATIONS.values()}
+    # The places in errors are those of a request without log probabilities, which no API takes back.
+    turns = [[part for part in turn.parts if type(part) is not Logprobs] for turn in request.messages]
+    messages = zip([turn.role for turn in request.messages], turns, request.messages, strict=True)
+    kept = [Message(role, tuple(parts)) for role, parts, turn in messages if parts or not turn.parts]
+    request = replace(request, messages=tuple(kept), unsupported="error", **unset)
+    while not is_successful(result := prepare(provider, HERE, request, NOW)):
+        place = PART_PATH.fullmatch(result.failure().path)
+        assert place is not None, result
+        index, part_index = int(place[1]), int(place[2])
+        turn = request.messages[index]
+        part = turn.parts[part_index]
+        assert ANNOTATIONS[type(part)] in dropped
+        left = [replace(part, is_error=False)] if isinstance(part, ToolResult) else []
+        parts = (*turn.parts[:part_index], *left, *turn.parts[part_index + 1 :])
+        turns_left = (Message(turn.role, parts),) if parts else ()
+        request = replace(request, messages=(*request.messages[:index], *turns_left, *request.messages[index + 1 :]))
+    return request
+
+
+TWO_KINDS_OF_REASONING = CompletionRequest(
+    model="m",
+    messages=(Message("system", (Reasoning("of its own"), Reasoning(redacted="of another"))), Message("user", "hi")),
+)
 
 
 @given(rows, requests)
+@example(PROVIDERS["groq"], TWO_KINDS_OF_REASONING)
+@example(PROVIDERS["anthropic"], replace(TWO_KINDS_OF_REASONING, seed=1))
 def test_dropping_equals_never_setting(provider: Provider, request: CompletionRequest) -> None:
     result = prepare(provider, HERE, replace(request, unsupported="drop"), NOW)
     if is_successful(result):
-        without = remove_parameters(request, result.unwrap().dropped)
-        again = prepare(provider, HERE, replace(without, unsupported="error"), NOW).unwrap()
+        without = remove_parameters(provider, request, result.unwrap().dropped)
+        again = prepare(provider, HERE, without, NOW).unwrap()
         assert replace(again, dropped=result.unwrap().dropped) == result.unwrap()
+
+
+def test_dropping_keeps_the_reasoning_that_a_provider_takes() -> None:
+    request = replace(TWO_KINDS_OF_REASONING, unsupported="drop")
+    sent = prepare(PROVIDERS["groq"], HERE, request, NOW).unwrap()
+    assert sent.dropped == ("messages.reasoning",)
+    assert json.loads(sent.body)["messages"] == [
+        {"role": "system", "content": None, "reasoning": "of its own"},
+        {"role": "user", "content": "hi"},
+    ]
 
 
 def test_dropping_never_leaves_an_empty_conversation() -> None:
