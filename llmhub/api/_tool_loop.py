@@ -204,6 +204,7 @@ async def _run_tool(loop: ToolLoop, call: ToolCall) -> ToolResult:
     if function is None:
         message = f"Error: there is no tool {call.name!r}; the tools are {', '.join(loop.functions)}"
         return ToolResult(call.id, message, call.name, is_error=True)
+    task = asyncio.current_task()
     try:
         arguments = function.arguments(call.arguments)
         if inspect.iscoroutinefunction(function.function):
@@ -211,14 +212,35 @@ async def _run_tool(loop: ToolLoop, call: ToolCall) -> ToolResult:
         else:
             work = partial(function.function, **arguments)
             run = work if loop.executor is not None else partial(loop.context.copy().run, work)
-            value = await asyncio.get_running_loop().run_in_executor(loop.executor, run)
+            value = await asyncio.get_running_loop().run_in_executor(loop.executor, partial(_run_contained, run))
             if inspect.isawaitable(value):
                 value = await value
-    except Exception as error:  # noqa: BLE001 - a function of the user may raise anything
+    except BaseException as error:
+        if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
+            raise
+        error = error.error if isinstance(error, _ToolExit) else error
         return ToolResult(call.id, f"Error: {type(error).__name__}: {error}", call.name, is_error=True)
     if isinstance(value, (Text, Image)):
         return ToolResult(call.id, (value,), call.name)
     return ToolResult(call.id, result_text(value), call.name)
+
+
+class _ToolExit(Exception):  # noqa: N818 - it stands for another exception
+    """An exception that a future cannot hold, or that the loop would take for its own."""
+
+    def __init__(self, error: BaseException) -> None:
+        super().__init__(error)
+        self.error = error
+
+
+def _run_contained(run: Callable[[], Any]) -> Any:
+    """Run a function in a thread or process; ``SystemExit`` and the like would end it, or close what awaits it."""
+    try:
+        return run()
+    except Exception:
+        raise
+    except BaseException as error:  # noqa: BLE001 - a function of the user may raise anything
+        raise _ToolExit(error) from None
 
 
 def _parts_to_send(

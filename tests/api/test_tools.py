@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import json
 import threading
@@ -228,6 +229,26 @@ def test_exceptions_and_wrong_arguments_become_errors_of_the_tool(hub: llmhub.Hu
     wrong = function_tool(weather)
     with pytest.raises(llmhub.MalformedResponseError):
         wrong.arguments('{"city": "Rome"}')
+
+
+@pytest.mark.parametrize("error", [SystemExit, KeyboardInterrupt, GeneratorExit, asyncio.CancelledError])
+@pytest.mark.parametrize("is_async", [False, True])
+def test_what_ends_a_program_is_an_error_of_the_tool_that_raises_it(
+    hub: llmhub.Hub, error: type[BaseException], is_async: bool
+) -> None:
+    """It would end the loop of all calls, or cancel them."""
+
+    def weather(city: str) -> str:
+        raise error
+
+    async def weather_awaited(city: str) -> str:
+        raise error
+
+    weather_awaited.__name__ = "weather"
+    tools = [weather_awaited if is_async else weather]
+    table = llmhub.complete_table(FRAME, "{ask}", model=MODEL, hub=hub, tools=tools, progress=False)
+    assert table.column("turns").to_pylist() == [2, 0, 1, 2]
+    assert f"Error: {error.__name__}" in table.column("transcript").to_pylist()[0]
 
 
 def test_calls_of_one_turn_run_at_the_same_time(hub: llmhub.Hub) -> None:
