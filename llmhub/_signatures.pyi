@@ -1113,8 +1113,9 @@ def complete_parallel(
     n_jobs
         Number of processes as in joblib: -1 for one per core. ``joblib.parallel_config(backend=...)`` decides where
         they run (loky, dask, ray, spark). ``concurrency`` applies to each process. ``limits`` and responses are shared
-        through the cache; without one, limits apply to each process. Budgets apply to all processes together: each part
-        of the frame gets a share of what is left, and ``hub.spending()`` includes what they have spent.
+        through the cache; without one, limits apply to each process. Budgets apply to all processes together, and
+        ``hub.spending()`` includes what they have spent: loky, multiprocessing and threads reserve each call in this
+        process; with other backends, each part of the frame gets a share of what is left.
 
     Raises
     ------

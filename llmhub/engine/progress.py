@@ -2,6 +2,8 @@
 
 Outcomes are counted as they come, in a fraction of a microsecond for one from the store. Everything else is computed
 when a report is due: several times a second, and in at most one percent of the loop's time.
+
+The file is long because a report is made of all that was counted.
 """
 
 from __future__ import annotations
