@@ -387,9 +387,11 @@ def run(
     async def work(rows: Iterator[int], send_row: Any) -> None:
         for _ in rows:
             answer = await send_row(CALL)
-            outcome.failed += not is_successful(answer.outcome)
             outcome.elapsed_s = loop.time()
-            outcome.answered_at.append(outcome.elapsed_s)
+            if is_successful(answer.outcome):
+                outcome.answered_at.append(outcome.elapsed_s)
+            else:
+                outcome.failed += 1
 
     async def send_all() -> None:
         limits = {} if scenario.declared_rpm is None else {"openai": Limit(rpm=scenario.declared_rpm)}

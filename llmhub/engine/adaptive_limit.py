@@ -16,6 +16,10 @@ that:
   while no refused one was in flight count, since the provider does not count those.
 - Where nothing is accepted for long, what was accepted before was the allowance of a window: it is spread over it.
 
+A limit that allows only a few requests at once is measured differently: `llmhub.engine.rate_estimate` says from which
+rates what was accepted and refused follows, and when the next request is to be sent. It also tells whether the number
+in flight is limited instead.
+
 An episode, which is all that was sent before its first refusal was known, shrinks the limit once. The file is long
 because the transitions of one state share its fields and constants; they read from `on_rate_limited` downwards.
 """
@@ -26,6 +30,15 @@ from math import inf, log2, sqrt
 from typing import Final, NamedTuple
 
 from llmhub.engine.limits import TokenBucket
+from llmhub.engine.rate_estimate import (
+    RateEstimate,
+    initial_estimate,
+    max_at_once,
+    next_request,
+    on_answer,
+    on_refusal,
+    on_request,
+)
 
 MIN_IN_FLIGHT: Final = 1.0
 MAX_IN_FLIGHT: Final = 1024.0
@@ -101,6 +114,14 @@ SUCCESSES_ABOVE: Final = 8
 """Answers with more in flight that refute such a limit, and answers between two refusals that are compared."""
 PACE_BURST_S: Final = 0.05
 """Seconds' worth of the pace that may be sent at once."""
+MAX_ESTIMATED_BURST: Final = 16
+"""Limits that accept at most so many requests before they refuse the next ones are measured by an estimate."""
+MAX_ESTIMATED_PER_S: Final = 300.0
+"""The highest rate that is measured by an estimate, since it takes a tenth of a millisecond for each request."""
+AT_ONCE_PROBABILITY, MIN_AT_ONCE_PROBABILITY = 0.95, 0.3
+"""Probability at which a limit of the number in flight is assumed, and below which it no longer is."""
+UNPACED_PER_S: Final = 10_000.0
+"""The pace where only the number in flight is limited."""
 IDLE_REQUESTS: Final = 100
 """Requests that did not have to wait, after which a pace says nothing any more."""
 
@@ -265,6 +286,8 @@ class AdaptiveState(NamedTuple):
         Share of refusals that is not caused by us.
     early_refusals, doubt_after
         Refusals that came early, and after how many of them a faster pace is tried.
+    estimate
+        The estimate of the rate of a limit with a small burst.
     probe_s, probe_until
         For how long the first request after a pause is sent alone, and until when it is, or an answer comes.
     """
@@ -306,6 +329,7 @@ class AdaptiveState(NamedTuple):
     doubt_after: int = DOUBT_AFTER
     probe_s: float = 0.0
     probe_until: float = -inf
+    estimate: RateEstimate | None = None
 
 
 def slow_start(now: float) -> AdaptiveState:
@@ -335,8 +359,13 @@ def max_in_flight(state: AdaptiveState, now: float) -> float:
 # Requests and answers
 
 
-def on_paced_request(state: AdaptiveState, pace: TokenBucket, now: float) -> AdaptiveState:
-    """Return the state after a paced request; the pace grows with each, and ends if it delays none."""
+def on_paced_request(state: AdaptiveState, pace: TokenBucket, now: float, others: int = 0) -> AdaptiveState:
+    """Return the state after a paced request; the pace grows with each, and ends if it delays none.
+
+    ``others`` is the number of calls that are in flight already.
+    """
+    if state.estimate is not None:
+        return _on_estimated_request(state, state.estimate, now, others)
     is_noise = state.spacing == inf
     if state.idle_requests >= (IDLE_REQUESTS if state.pace_known or is_noise else 4 * IDLE_REQUESTS):
         return _without_pace(state, now)
@@ -360,6 +389,49 @@ def on_paced_request(state: AdaptiveState, pace: TokenBucket, now: float) -> Ada
     return state._replace(pace=booked, pace_gain=gain, spacing_left=left, idle_requests=state.idle_requests + 1)
 
 
+def _on_estimated_request(state: AdaptiveState, estimate: RateEstimate, now: float, others: int) -> AdaptiveState:
+    """Plan the next request after one, or stop pacing where it delays none."""
+    is_limited = state.window < MAX_IN_FLIGHT
+    if state.idle_requests >= IDLE_REQUESTS and not is_limited:
+        return _without_pace(state, now)
+    state = state._replace(idle_requests=0 if is_limited else state.idle_requests + 1)
+    return _follow_estimate(state, on_request(estimate, now, others), now)
+
+
+def _on_estimated_refusal(
+    state: AdaptiveState, now: float, refusal: RefusedRequest, mark: Mark, estimate: RateEstimate
+) -> tuple[AdaptiveState, float | None]:
+    """Learn from a refusal, and plan the next request; pause where the provider asks for it after another refusal."""
+    if refusal.sent_at < estimate.start:
+        return state, None
+    if state.window > state.ceiling:
+        probe_after = min(2 * state.probe_after, MAX_PROBE_AFTER)
+        state = state._replace(window=state.ceiling, successes=0, probe_after=probe_after)
+    estimate = on_refusal(estimate, now, refusal.sent_at)
+    if state.window >= MAX_IN_FLIGHT and (rate_per_s := next_request(estimate).rate_per_s) > MAX_ESTIMATED_PER_S:
+        return _set_pace(state._replace(estimate=None, anchor=mark), now, mark, rate_per_s, 2 * rate_per_s), None
+    retry_after_s = refusal.retry_after_s or 0.0
+    is_announced = estimate.refused_in_row > 1 and RETRY_AFTER_PRECISION_S < retry_after_s <= LONG_RETRY_AFTER_S
+    state = _follow_estimate(state._replace(episode_start=now), estimate, now)
+    return state, retry_after_s + RETRY_AFTER_MARGIN_S if is_announced else None
+
+
+def _follow_estimate(state: AdaptiveState, estimate: RateEstimate, now: float) -> AdaptiveState:
+    """Set the pace, or the limit of the number in flight, to what the estimate says."""
+    is_limited = state.window < MAX_IN_FLIGHT
+    at_once = max_at_once(estimate, MIN_AT_ONCE_PROBABILITY if is_limited else AT_ONCE_PROBABILITY)
+    if at_once is not None:
+        if at_once != state.ceiling:
+            limit = float(at_once)
+            probe_after = max(MIN_PROBE_AFTER, 4 * limit)
+            state = state._replace(window=limit, ceiling=limit, probe_after=probe_after, successes=0)
+        return state._replace(estimate=estimate, pace=TokenBucket(UNPACED_PER_S, 1.0, 1.0, now))
+    if is_limited:
+        state = state._replace(window=MAX_IN_FLIGHT, ceiling=inf, idle_requests=0)
+    rate_per_s, wait_s = next_request(estimate)
+    return state._replace(estimate=estimate, pace=TokenBucket(rate_per_s, 1.0, 1.0 - wait_s * rate_per_s, now))
+
+
 def _overdue_growth(state: AdaptiveState, overdue: float, elapsed_s: float) -> float:
     """Return the factor by which a pace grows with time, so many requests after its refusal was expected."""
     requests = max(state.spacing / 4, OVERDUE_REQUESTS) if state.spacing else SEARCH_OVERDUE_REQUESTS
@@ -381,6 +453,8 @@ def on_success(
     """
     if now < state.probe_until and sent_at > state.episode_start:
         state = state._replace(probe_until=-inf)
+    if state.estimate is not None and (estimate := on_answer(state.estimate, now, sent_at)) is not state.estimate:
+        state = _follow_estimate(state, estimate, now)
     if state.window >= MAX_IN_FLIGHT:
         height = in_flight if others is None else others
         if state.pace is None or height < state.last_height or sent_at < state.clean_from:
@@ -426,6 +500,8 @@ def on_rate_limited(state: AdaptiveState, now: float, refusal: RefusedRequest) -
         last_mark=max(mark, before),
         clean_from=2 * now - refusal.sent_at,
     )
+    if state.estimate is not None:
+        return _on_estimated_refusal(state, now, refusal, mark, state.estimate)
     if refusal.sent_at <= state.episode_start:
         anchor = state.anchor
         is_before_anchor = refusal.sent_at < anchor.at
@@ -473,7 +549,7 @@ def _on_paced_refusal(
     return _on_unexpected_refusal(state, now, refusal, (mark, before), rate_per_s, follows_refusal=follows_refusal)
 
 
-def _on_unpaced_refusal(
+def _on_unpaced_refusal(  # noqa: PLR0911 - one return for each reaction
     state: AdaptiveState, now: float, refusal: RefusedRequest, mark: Mark
 ) -> tuple[AdaptiveState, float | None]:
     """React while there is no pace: end a probe, or start pacing after a crowd or a streak."""
@@ -514,6 +590,10 @@ def _on_unpaced_refusal(
     if is_crowd:
         state = _note_height(state, refusal, mark)
         state = state._replace(last_height=crowd.height, anchor=crowd.start, blocked_since=refusal.sent_at)
+        accepted = state.last_mark.accepted - state.opened.accepted - 1
+        if 1 <= accepted <= MAX_ESTIMATED_BURST:
+            estimate = initial_estimate(now, accepted, state.last_mark.at - state.opened.at, now - refusal.sent_at)
+            return _follow_estimate(state._replace(episode_start=now, idle_requests=0), estimate, now), None
         return _pause(state, now, refusal, 0.0)
     low = rate_between(streak.start, mark)
     high = (refusal.sent - streak.first) / (now - streak.start.at)
@@ -741,6 +821,7 @@ def _without_pace(state: AdaptiveState, now: float) -> AdaptiveState:
     here = Mark(now, state.last_refused - state.refusals)
     return state._replace(
         pace=None,
+        estimate=None,
         streak=NO_STREAK,
         crowd=NO_STREAK,
         tried_slower=False,

@@ -504,7 +504,7 @@ class RateLimiter:
         rate_per_s = None
         if adaptive is not None and adaptive.pace is not None:
             rate_per_s = adaptive.pace.rate_per_s
-            limiter.adaptive = on_paced_request(adaptive, adaptive.pace, now)
+            limiter.adaptive = on_paced_request(adaptive, adaptive.pace, now, limiter.in_flight)
         limiter.in_flight += 1
         limiter.booked = add_costs(limiter.booked, cost)
         return Permit(now, cost, limiter.booked, others=limiter.in_flight - 1, rate_per_s=rate_per_s)
