@@ -117,7 +117,7 @@ PACE_BURST_S: Final = 0.05
 MAX_ESTIMATED_BURST: Final = 16
 """Limits that accept at most so many requests before they refuse the next ones are measured by an estimate."""
 MAX_ESTIMATED_PER_S: Final = 300.0
-"""The highest rate that is measured by an estimate, since it takes a tenth of a millisecond for each request."""
+"""The highest rate that is measured by an estimate, since it takes a third of a millisecond for each request."""
 AT_ONCE_PROBABILITY, MIN_AT_ONCE_PROBABILITY = 0.95, 0.3
 """Probability at which a limit of the number in flight is assumed, and below which it no longer is."""
 UNPACED_PER_S: Final = 10_000.0
