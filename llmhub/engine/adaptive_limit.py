@@ -31,6 +31,7 @@ from typing import Final, NamedTuple
 
 from llmhub.engine.limits import TokenBucket
 from llmhub.engine.rate_estimate import (
+    RATES,
     RateEstimate,
     initial_estimate,
     max_at_once,
@@ -390,9 +391,10 @@ def on_paced_request(state: AdaptiveState, pace: TokenBucket, now: float, others
 
 
 def _on_estimated_request(state: AdaptiveState, estimate: RateEstimate, now: float, others: int) -> AdaptiveState:
-    """Plan the next request after one, or stop pacing where it delays none."""
+    """Plan the next request after one, or stop pacing where it delays none or no rate is high enough."""
     is_limited = state.window < MAX_IN_FLIGHT
-    if state.idle_requests >= IDLE_REQUESTS and not is_limited:
+    is_faster = state.pace is not None and state.pace.rate_per_s == RATES[-1]
+    if (state.idle_requests >= IDLE_REQUESTS or is_faster) and not is_limited:
         return _without_pace(state, now)
     state = state._replace(idle_requests=0 if is_limited else state.idle_requests + 1)
     return _follow_estimate(state, on_request(estimate, now, others), now)

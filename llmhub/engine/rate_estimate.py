@@ -72,7 +72,7 @@ MAX_PLANNED_BURST: Final = 1.5
 """Requests that may be sent at once, as far as the burst of the limit permits."""
 MAX_PROBABILITY: Final = 0.5
 """The largest probability of being accepted that a request waits for."""
-GOLDEN_RATIO: Final = 0.6180339887498949
+GOLDEN_RATIO: Final = (1 + 5**0.5) / 2
 """Multiples of it, modulo 1, are spread evenly whatever their number."""
 BLOCKED_FROM, BLOCKED_SHARE = 3, 0.4
 """After so many refusals in a row, requests wait for at least this share of the time for which nothing was accepted."""

@@ -11,10 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llmhub.engine.adaptive_limit import (
-    MAX_ESTIMATED_PER_S,
     MAX_IN_FLIGHT,
     AdaptiveState,
     RefusedRequest,
+    on_pace_wait,
     on_paced_request,
     on_rate_limited,
     slow_start,
@@ -173,19 +173,34 @@ def test_a_provider_that_accepts_few_requests_at_once_is_measured_by_an_estimate
     assert crowd_of(300).estimate is None
 
 
-def test_a_high_rate_is_left_to_the_pace() -> None:
-    state, now, sent = crowd_of(3), 0.02, 13.0
-    for _ in range(400):
+def crowd_followed_by(accepts: Accepts, requests: int) -> tuple[AdaptiveState, int]:
+    """Send requests when the pace permits them, until one is refused or there is no estimate; return how many."""
+    state, now = crowd_of(3), 0.02
+    for sent in range(1, requests + 1):
         assert state.pace is not None
-        now += 0.001
-        sent += 1
-        state = on_paced_request(state, state.pace, now, 0)
+        now = max(now, state.pace.updated_at) + max(0.0, 1.0 - state.pace.level) / state.pace.rate_per_s
+        state = on_paced_request(on_pace_wait(state), state.pace, now, 0)
         if state.estimate is None:
-            break
-    refusal = RefusedRequest(now, sent, sent, 1, others=1)
-    state, _ = on_rate_limited(state, now + 0.001, refusal)
-    assert state.estimate is None
-    assert state.pace is None or state.pace.rate_per_s > MAX_ESTIMATED_PER_S / 2
+            return state, sent
+        if not accepts(now):
+            number = 13.0 + sent
+            state, _ = on_rate_limited(state, now + 0.001, RefusedRequest(now, number, number, 0, others=0))
+            if state.estimate is None:
+                return state, sent
+    return state, requests
+
+
+def test_a_rate_above_those_that_are_estimated_is_left_to_the_pace_once_it_is_refused() -> None:
+    state, sent = crowd_followed_by(bucket(340.0, 3.0), 1_000)
+    assert sent < 1_000
+    assert state.pace is not None
+    assert state.pace.rate_per_s == pytest.approx(340.0, rel=0.1)
+
+
+def test_a_rate_above_all_of_the_grid_is_not_held_at_the_highest_of_them() -> None:
+    state, sent = crowd_followed_by(lambda _: True, 1_000)
+    assert sent < 1_000
+    assert (state.estimate, state.pace) == (None, None)
 
 
 def test_a_long_retry_after_is_waited_for_if_nothing_was_accepted_before() -> None:
